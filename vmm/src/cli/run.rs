@@ -1,0 +1,151 @@
+//! `outboard run`: flags and file into one description, and the VM it describes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use outboard::config::{
+    Cpus, Description, Disk, Net, OnOff, Ram, RawDevice, VmConfig, from_keyvals,
+};
+use outboard::vm;
+
+/// Exit code of a command line that cannot be meant, as clap's own.
+const USAGE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Keys of --disk:    path=FILE | socket=PATH, readonly, serial=TEXT, format=raw, queues=N
+Keys of --net:     tap=NAME | socket=PATH, mac=ADDRESS
+Keys of --device:  vhost-user, id=NUMBER|NAME (virtio device id: 26, fs, rng, ...), socket=PATH, queues=N, name=TEXT
+Keys of all three: addr=SLOT (1 to 31), on-exit=degrade|stop; of the first two: id=NAME
+
+Examples:
+  outboard run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G
+  outboard run --kernel vmlinux --disk path=root.img,serial=root --console
+  outboard run --kernel vmlinuz --device vhost-user,id=fs,socket=/run/virtiofsd.sock,queues=2
+  outboard run vm.toml --cpus 4 --dry-run";
+
+/// Flags say the same as the keys of the file; a flag given beside a file wins over its key, and
+/// devices add up.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Run {
+    /// A VM description in TOML
+    file: Option<PathBuf>,
+    /// The VM's name: letters, digits, '-', '_', '.' [default: the file's, or vm]
+    #[arg(long)]
+    name: Option<String>,
+    /// The kernel: a bzImage, or an ELF file with a PVH note
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// The initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+    /// Number of vCPUs, 1 to 254 [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<u32>,
+    /// CPU features to hide or demand, as QEMU spells them: host,-smap,+avx2
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
+    /// Guest memory: SIZE[,hugepages=on][,prefault=on] [default: 512M]
+    #[arg(long, value_name = "SIZE", value_parser = |text: &str| from_keyvals::<Ram>(text, Some("size")))]
+    memory: Option<Ram>,
+    /// A disk; may be repeated
+    #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<Disk>(text, None))]
+    disk: Vec<Disk>,
+    /// A network card; may be repeated
+    #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<Net>(text, None))]
+    net: Vec<Net>,
+    /// A device that somebody's daemon serves; may be repeated
+    #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<RawDevice>(text, Some("kind")))]
+    device: Vec<RawDevice>,
+    /// Where ttyS0 goes: tty, pty, socket[=PATH], file=PATH or off [default: tty]
+    #[arg(long, value_name = "PORT")]
+    serial: Option<String>,
+    /// Add a virtio console, and where it goes: as --serial [default when bare: socket]
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "socket")]
+    console: Option<String>,
+    /// End when the guest reboots
+    #[arg(long)]
+    no_reboot: bool,
+    /// Print the resolved description as TOML and start nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Let every notification exit to the VMM: shows what ioeventfds are worth
+    #[arg(long, hide = true)]
+    no_ioeventfd: bool,
+}
+
+impl Run {
+    pub(super) fn execute(self) -> ExitCode {
+        let dry_run = self.dry_run;
+        let (description, config) = match self.resolve() {
+            Ok(both) => both,
+            Err(why) => {
+                eprintln!("outboard: {why}");
+                return ExitCode::from(USAGE);
+            }
+        };
+        if dry_run {
+            return print(&description);
+        }
+        match vm::run(config) {
+            Ok(end) => end.exit_code(),
+            Err(error) => {
+                super::complain(&error);
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn resolve(self) -> Result<(Description, VmConfig), String> {
+        let mut description = match &self.file {
+            Some(path) => Description::from_file(path)?,
+            None => Description::default(),
+        };
+        self.override_with_flags(&mut description);
+        let config = description.resolve()?;
+        Ok((description, config))
+    }
+
+    fn override_with_flags(self, vm: &mut Description) {
+        replace(&mut vm.name, self.name);
+        replace(&mut vm.kernel, self.kernel);
+        replace(&mut vm.initrd, self.initrd);
+        replace(&mut vm.cmdline, self.cmdline);
+        replace(&mut vm.memory, self.memory);
+        replace(&mut vm.serial, self.serial);
+        replace(&mut vm.console, self.console);
+        if self.cpus.is_some() || self.cpu.is_some() {
+            let cpus = vm.cpus.get_or_insert_with(Cpus::default);
+            replace(&mut cpus.count, self.cpus);
+            replace(&mut cpus.model, self.cpu);
+        }
+        vm.disks.extend(self.disk);
+        vm.nets.extend(self.net);
+        vm.devices.extend(self.device);
+        vm.no_reboot = OnOff(vm.no_reboot.0 || self.no_reboot);
+        vm.no_ioeventfd = OnOff(vm.no_ioeventfd.0 || self.no_ioeventfd);
+    }
+}
+
+fn replace<T>(field: &mut Option<T>, flag: Option<T>) {
+    if flag.is_some() {
+        *field = flag;
+    }
+}
+
+fn print(description: &Description) -> ExitCode {
+    match toml::to_string(description) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            super::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What a person writes: the TOML file, or the same by flags.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{OnOff, Size, number};
+use super::{OnExit, VirtioId};
+
+/// A VM as described, defaults not yet filled in.
+///
+/// This is the format of `outboard run vm.toml` and of what `--dry-run` prints. An unknown key
+/// is an error that names it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Description {
+    /// The VM's name; `vm` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A bzImage or an ELF file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<PathBuf>,
+    /// The initial RAM disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<String>,
+    /// ttyS0: `tty`, `pty`, `socket`, `socket=PATH`, `file=PATH` or `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// The virtio console, in the same words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<String>,
+    /// A reboot of the guest ends the VMM.
+    #[serde(default, skip_serializing_if = "OnOff::is_off")]
+    pub no_reboot: OnOff,
+    /// Notifications leave KVM for the VMM; for tests.
+    #[serde(default, skip_serializing_if = "OnOff::is_off")]
+    pub no_ioeventfd: OnOff,
+    /// The virtual CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Cpus>,
+    /// Guest memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Ram>,
+    /// Disks, in order: vda, vdb, ...
+    #[serde(default, rename = "disk", skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
+    /// Network cards, in order.
+    #[serde(default, rename = "net", skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<Net>,
+    /// Devices served by somebody's daemon.
+    #[serde(default, rename = "device", skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<RawDevice>,
+}
+
+/// `--cpus COUNT` and `--cpu MODEL`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Cpus {
+    /// How many; 1 when absent.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub count: Option<u32>,
+    /// `host`, then features to hide (`-smap`) or demand (`+avx2`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// `--memory SIZE[,hugepages=on][,prefault=on]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Ram {
+    /// How much.
+    pub size: Size,
+    /// Back it with the host's huge pages.
+    #[serde(default, skip_serializing_if = "OnOff::is_off")]
+    pub hugepages: OnOff,
+    /// Touch every page before the guest starts.
+    #[serde(default, skip_serializing_if = "OnOff::is_off")]
+    pub prefault: OnOff,
+}
+
+impl Default for Ram {
+    fn default() -> Self {
+        Self {
+            size: Size(512 << 20),
+            hugepages: OnOff(false),
+            prefault: OnOff(false),
+        }
+    }
+}
+
+/// `--disk path=FILE,...`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Disk {
+    /// A raw image or a block device, served by `outboard-block`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Instead of `path`: a vhost-user-blk daemon listens here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// `disk0`, `disk1`, ... when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// PCI slot.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub addr: Option<u8>,
+    /// The guest may only read.
+    #[serde(default, skip_serializing_if = "OnOff::is_off")]
+    pub readonly: OnOff,
+    /// `raw`; by the file's suffix when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// The serial number that the guest reads; 20 bytes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Request queues; 1 when absent.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub queues: Option<u16>,
+    /// What the daemon's end means for the VM.
+    #[serde(default)]
+    pub on_exit: OnExit,
+}
+
+/// `--net tap=NAME,...`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Net {
+    /// A tap interface, served by `outboard-net`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<String>,
+    /// Instead of `tap`: a vhost-user-net daemon listens here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// `net0`, `net1`, ... when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// PCI slot.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub addr: Option<u8>,
+    /// The card's address; derived from the VM's name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// What the daemon's end means for the VM.
+    #[serde(default)]
+    pub on_exit: OnExit,
+}
+
+/// `--device vhost-user,id=ID,socket=PATH,queues=N`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawDevice {
+    /// `vhost-user`.
+    pub kind: String,
+    /// The virtio device id, as a number or by name: `26` or `fs`. vhost-user does not tell it.
+    pub id: VirtioId,
+    /// Where the daemon listens.
+    pub socket: PathBuf,
+    /// What messages call the device; `fs0`, `fs1`, ... when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The most queues to use; as many as the daemon offers when absent.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub queues: Option<u16>,
+    /// PCI slot.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub addr: Option<u8>,
+    /// What the daemon's end means for the VM.
+    #[serde(default)]
+    pub on_exit: OnExit,
+}
+
+impl Description {
+    /// Reads a TOML file. Paths in it are taken from the folder it lies in.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML, or has a key that is not ours; the text names it.
+    pub fn from_file(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| format!("The VM description {} cannot be read: {e}", path.display()))?;
+        let mut description: Self = toml::from_str(&text)
+            .map_err(|e| format!("In {}: {}", path.display(), e.to_string().trim_end()))?;
+        if let Some(folder) = path.parent() {
+            description
+                .paths()
+                .for_each(|path| *path = folder.join(&*path));
+        }
+        if description.name.is_none() {
+            description.name = path
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned());
+        }
+        Ok(description)
+    }
+
+    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let boot = self.kernel.iter_mut().chain(self.initrd.iter_mut());
+        let disks = self
+            .disks
+            .iter_mut()
+            .flat_map(|disk| disk.path.iter_mut().chain(disk.socket.iter_mut()));
+        let nets = self.nets.iter_mut().filter_map(|net| net.socket.as_mut());
+        boot.chain(disks)
+            .chain(nets)
+            .chain(self.devices.iter_mut().map(|device| &mut device.socket))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_the_same_as_flags() {
+        let file: Description = toml::from_str(
+            r#"
+            kernel = "vmlinuz"
+            memory = { size = "1G", prefault = true }
+            cpus = { count = 2, model = "host,-smap" }
+            [[disk]]
+            path = "root.img"
+            queues = 2
+            "#,
+        )
+        .unwrap();
+        let disk: Disk = super::super::from_keyvals("path=root.img,queues=2", None).unwrap();
+        assert_eq!(file.disks, [disk]);
+        let again: Description = toml::from_str(&toml::to_string(&file).unwrap()).unwrap();
+        assert_eq!(file, again);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let why = toml::from_str::<Description>("kernle = 'x'")
+            .unwrap_err()
+            .to_string();
+        assert!(why.contains("kernle") && why.contains("kernel"), "{why}");
+    }
+}

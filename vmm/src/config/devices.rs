@@ -1,0 +1,52 @@
+//! A virtio device as the VMM sees it: a slot, and how its vhost-user stream comes to be.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::VirtioId;
+
+/// One virtio device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// Unique in the VM: `disk0`, `net0`, `console0`, or as given.
+    pub id: String,
+    /// What the device is; vhost-user does not tell it.
+    pub virtio_id: VirtioId,
+    /// PCI device number on bus 0, 1 to 31.
+    pub slot: u8,
+    /// How the stream comes to be.
+    pub host: Host,
+    /// The most queues to use; `None` takes as many as the backend offers.
+    pub queues: Option<u16>,
+    /// What the end of the backend means for the VM.
+    pub on_exit: OnExit,
+}
+
+/// How a device's vhost-user stream comes to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// The VMM spawns a daemon of ours and hands it one end of a socketpair.
+    Process {
+        /// The daemon's name, looked for where ours are installed: `outboard-block`.
+        program: String,
+        /// Its arguments, without the one that names the stream.
+        args: Vec<String>,
+    },
+    /// Somebody's daemon listens at this path.
+    Socket {
+        /// The path of the Unix socket.
+        path: PathBuf,
+    },
+}
+
+/// What the VM does when a device's backend ends or hangs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnExit {
+    /// The device asks the driver for a reset and stays dead; everything else goes on.
+    #[default]
+    Degrade,
+    /// The VM ends with its own exit code.
+    Stop,
+}

@@ -1,0 +1,95 @@
+//! The VM description: what a person writes, and what the VMM builds from it.
+//!
+//! Flags and the TOML file fill the same [`Description`]; [`Description::resolve`] checks it
+//! once, fills every default, and yields a [`VmConfig`], the only form the rest of the VMM sees.
+
+mod description;
+mod devices;
+mod keyvals;
+mod mac;
+mod port;
+mod resolve;
+mod slots;
+mod values;
+mod virtio_id;
+
+pub use description::{Cpus, Description, Disk, Net, Ram, RawDevice};
+pub use devices::{DeviceConfig, Host, OnExit};
+pub use keyvals::from_keyvals;
+pub use mac::Mac;
+pub use port::Port;
+pub use values::{OnOff, Size};
+pub use virtio_id::VirtioId;
+
+use std::path::PathBuf;
+
+/// A virtual machine, checked and complete.
+#[derive(Debug, Clone)]
+pub struct VmConfig {
+    /// Letters, digits, `-`, `_` and `.`; 1 to 64 characters.
+    pub name: String,
+    /// The virtual CPUs.
+    pub cpus: CpuConfig,
+    /// Guest memory.
+    pub memory: MemoryConfig,
+    /// What the guest starts from.
+    pub boot: BootConfig,
+    /// Where the bytes of ttyS0 go.
+    pub serial: Port,
+    /// Where the bytes of the virtio console go; `None` leaves the device out.
+    pub console: Option<Port>,
+    /// Every virtio device, the console included, in slot order.
+    pub devices: Vec<DeviceConfig>,
+    /// Sockets and logs of this VM live here, mode 0700; removed at the end.
+    pub runtime_dir: PathBuf,
+    /// A reboot ends the VMM instead.
+    pub no_reboot: bool,
+    /// Notifications exit to the VMM instead of going through KVM: for tests that must fail.
+    pub no_ioeventfd: bool,
+}
+
+/// The virtual CPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuConfig {
+    /// 1 to [`CpuConfig::MAX`]; the host may allow fewer.
+    pub count: u32,
+    /// Features switched by name, in the order given.
+    pub features: Vec<FeatureToggle>,
+}
+
+impl CpuConfig {
+    /// The most vCPUs that 8-bit APIC ids can name (0xFF is the broadcast id, and one is left
+    /// for the IOAPIC).
+    pub const MAX: u32 = 254;
+}
+
+/// One `+name` or `-name` of `--cpu host,...`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureToggle {
+    /// As QEMU spells it: `smap`, `xsave`, `avx512f`.
+    pub name: String,
+    /// `true` demands the feature, `false` hides it.
+    pub on: bool,
+}
+
+/// Guest memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Bytes; at least 32 MiB and a multiple of 2 MiB.
+    pub size: u64,
+    /// Back the memory with the host's huge pages.
+    pub hugepages: bool,
+    /// Touch every page before the guest starts.
+    pub prefault: bool,
+}
+
+/// What the guest starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootConfig {
+    /// A bzImage or an ELF file.
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line; absent is the same as empty.
+    pub cmdline: Option<String>,
+}

@@ -1,0 +1,480 @@
+//! From a description to a configuration: every check and every default, in one place.
+
+use std::path::{Path, PathBuf};
+
+use super::description::{Description, Disk, Net, RawDevice};
+use super::slots::{Kind, Slots};
+use super::{
+    BootConfig, CpuConfig, DeviceConfig, FeatureToggle, Host, Mac, MemoryConfig, Port, VirtioId,
+    VmConfig,
+};
+
+const MEMORY_MIN: u64 = 32 << 20;
+const MEMORY_STEP: u64 = 2 << 20;
+/// virtio-blk's GET_ID answers 20 bytes (virtio 1.2, section 5.2.6).
+const DISK_SERIAL_MAX: usize = 20;
+
+impl Description {
+    /// Checks the description and fills its defaults, in place: what `--dry-run` shows.
+    ///
+    /// # Errors
+    /// One sentence that names the key, the value and the remedy.
+    pub fn resolve(&mut self) -> Result<VmConfig, String> {
+        let name = self.name.get_or_insert_with(|| "vm".into()).clone();
+        check_name(&name)?;
+        let runtime_dir = runtime_dir(&name);
+        let kernel = self
+            .kernel
+            .clone()
+            .ok_or("No kernel is given; add --kernel FILE (or kernel = \"FILE\")")?;
+        let serial: Port = read(self.serial.get_or_insert_with(|| "tty".into()), "serial")?;
+        let console = self
+            .console
+            .as_deref()
+            .map(|text| read(text, "console"))
+            .transpose()?;
+        let console = console.filter(|port| *port != Port::Off);
+        if serial == Port::Tty && console == Some(Port::Tty) {
+            return Err(
+                "serial and console both want the terminal; give one of them socket, \
+                        pty or file=PATH (Ctrl-A c then switches between the two)"
+                    .into(),
+            );
+        }
+        let devices = self.devices(&name, console.as_ref(), &serial, &runtime_dir)?;
+        Ok(VmConfig {
+            cpus: self.cpus()?,
+            memory: self.ram()?,
+            boot: BootConfig {
+                kernel,
+                initrd: self.initrd.clone(),
+                cmdline: self.cmdline.clone(),
+            },
+            no_reboot: self.no_reboot.0,
+            no_ioeventfd: self.no_ioeventfd.0,
+            name,
+            serial,
+            console,
+            devices,
+            runtime_dir,
+        })
+    }
+
+    fn cpus(&mut self) -> Result<CpuConfig, String> {
+        let cpus = self.cpus.get_or_insert_default();
+        let count = *cpus.count.get_or_insert(1);
+        if !(1..=CpuConfig::MAX).contains(&count) {
+            return Err(format!(
+                "cpus: {count} is out of range; choose 1 to {}",
+                CpuConfig::MAX
+            ));
+        }
+        let model = cpus.model.get_or_insert_with(|| "host".into());
+        let mut words = model.split(',').map(str::trim);
+        if words.next() != Some("host") {
+            return Err(format!(
+                "cpu: '{model}' does not begin with 'host', the only model there is; write host,-smap"
+            ));
+        }
+        let features = words
+            .map(|word| toggle(word, model))
+            .collect::<Result<_, _>>()?;
+        Ok(CpuConfig { count, features })
+    }
+
+    fn ram(&mut self) -> Result<MemoryConfig, String> {
+        let ram = self.memory.get_or_insert_default();
+        let size = ram.size.0;
+        if size < MEMORY_MIN {
+            return Err(format!(
+                "memory: {} is too little; give at least 32M",
+                ram.size
+            ));
+        }
+        if size % MEMORY_STEP != 0 {
+            return Err(format!("memory: {} is not a multiple of 2M", ram.size));
+        }
+        Ok(MemoryConfig {
+            size,
+            hugepages: ram.hugepages.0,
+            prefault: ram.prefault.0,
+        })
+    }
+
+    /// Fills ids and slots, and turns each device into a slot and a host.
+    fn devices(
+        &mut self,
+        name: &str,
+        console: Option<&Port>,
+        serial: &Port,
+        runtime_dir: &Path,
+    ) -> Result<Vec<DeviceConfig>, String> {
+        self.name_devices()?;
+        let mut slots = Slots::default();
+        for (id, addr) in self.addresses() {
+            if let Some(slot) = addr {
+                slots.fixed(id, slot)?;
+            }
+        }
+        let mut devices = Vec::new();
+        if let Some(port) = console {
+            let host = console_host(port, serial, runtime_dir);
+            let slot = slots.any("console0", Kind::Console)?;
+            devices.push(device("console0", VirtioId::CONSOLE, slot, host));
+        }
+        for (index, net) in self.nets.iter_mut().enumerate() {
+            let id = net.id.clone().unwrap_or_default();
+            let host = net_host(net, &id, Mac::derived(name, index))?;
+            let slot = net.addr.map_or_else(|| slots.any(&id, Kind::Net), Ok)?;
+            net.addr = Some(slot);
+            devices.push(DeviceConfig {
+                on_exit: net.on_exit,
+                ..device(&id, VirtioId::NET, slot, host)
+            });
+        }
+        for disk in &mut self.disks {
+            let id = disk.id.clone().unwrap_or_default();
+            let host = disk_host(disk, &id)?;
+            let slot = disk.addr.map_or_else(|| slots.any(&id, Kind::Disk), Ok)?;
+            disk.addr = Some(slot);
+            let (queues, on_exit) = (disk.queues, disk.on_exit);
+            devices.push(DeviceConfig {
+                queues,
+                on_exit,
+                ..device(&id, VirtioId::BLOCK, slot, host)
+            });
+        }
+        for raw in &mut self.devices {
+            let id = raw.name.clone().unwrap_or_default();
+            let host = raw_host(raw, &id)?;
+            let slot = raw.addr.map_or_else(|| slots.any(&id, Kind::Other), Ok)?;
+            raw.addr = Some(slot);
+            let (queues, on_exit) = (raw.queues, raw.on_exit);
+            devices.push(DeviceConfig {
+                queues,
+                on_exit,
+                ..device(&id, raw.id, slot, host)
+            });
+        }
+        devices.sort_by_key(|device| device.slot);
+        Ok(devices)
+    }
+
+    fn name_devices(&mut self) -> Result<(), String> {
+        for (index, net) in self.nets.iter_mut().enumerate() {
+            net.id.get_or_insert_with(|| format!("net{index}"));
+        }
+        for (index, disk) in self.disks.iter_mut().enumerate() {
+            disk.id.get_or_insert_with(|| format!("disk{index}"));
+        }
+        let kinds: Vec<VirtioId> = self.devices.iter().map(|raw| raw.id).collect();
+        for (index, raw) in self.devices.iter_mut().enumerate() {
+            let before = kinds
+                .iter()
+                .take(index)
+                .filter(|kind| **kind == raw.id)
+                .count();
+            raw.name
+                .get_or_insert_with(|| format!("{}{before}", raw.id.name()));
+        }
+        let mut seen = std::collections::HashSet::from(["console0", "serial"]);
+        for (id, _) in self.addresses() {
+            if !is_name(id) {
+                return Err(format!(
+                    "id: '{id}' is no device name; use letters, digits, '-', '_' and '.', 64 at most"
+                ));
+            }
+            if !seen.insert(id) {
+                return Err(format!(
+                    "id: '{id}' names two devices; give one of them another name"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = (&str, Option<u8>)> {
+        let nets = self.nets.iter().map(|net| (net.id.as_deref(), net.addr));
+        let disks = self
+            .disks
+            .iter()
+            .map(|disk| (disk.id.as_deref(), disk.addr));
+        let raws = self
+            .devices
+            .iter()
+            .map(|raw| (raw.name.as_deref(), raw.addr));
+        nets.chain(disks)
+            .chain(raws)
+            .map(|(id, addr)| (id.unwrap_or_default(), addr))
+    }
+}
+
+fn read(text: &str, key: &str) -> Result<Port, String> {
+    text.parse().map_err(|why| format!("{key}: {why}"))
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=64).contains(&name.len()) && !name.starts_with(['.', '-']) && name.chars().all(allowed)
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "name: '{name}' is no VM name; use letters, digits, '-', '_' and '.', 64 at most"
+    ))
+}
+
+fn toggle(word: &str, model: &str) -> Result<FeatureToggle, String> {
+    let on = match word.as_bytes().first() {
+        Some(b'+') => true,
+        Some(b'-') => false,
+        _ => {
+            return Err(format!(
+                "cpu: '{word}' in '{model}' has no sign; write +{word} or -{word}"
+            ));
+        }
+    };
+    Ok(FeatureToggle {
+        name: word.get(1..).unwrap_or_default().to_owned(),
+        on,
+    })
+}
+
+fn device(id: &str, virtio_id: VirtioId, slot: u8, host: Host) -> DeviceConfig {
+    DeviceConfig {
+        id: id.to_owned(),
+        virtio_id,
+        slot,
+        host,
+        queues: None,
+        on_exit: super::OnExit::default(),
+    }
+}
+
+fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
+    let path = match (&disk.path, &disk.socket) {
+        (Some(path), None) => path,
+        (None, Some(socket)) => {
+            return Ok(Host::Socket {
+                path: socket.clone(),
+            });
+        }
+        _ => {
+            return Err(format!(
+                "disk '{id}': give path=FILE or socket=PATH, and not both"
+            ));
+        }
+    };
+    let mut args = vec!["--path".into(), path.display().to_string()];
+    if disk.readonly.0 {
+        args.push("--readonly".into());
+    }
+    match disk.format.as_deref() {
+        None => {}
+        Some("raw") => args.extend(["--format".into(), "raw".into()]),
+        Some(other) => {
+            return Err(format!(
+                "disk '{id}': format={other} is not known; write raw"
+            ));
+        }
+    }
+    if let Some(serial) = &disk.serial {
+        if serial.len() > DISK_SERIAL_MAX {
+            return Err(format!(
+                "disk '{id}': serial={serial} is longer than {DISK_SERIAL_MAX} bytes"
+            ));
+        }
+        args.extend(["--serial".into(), serial.clone()]);
+    }
+    if let Some(queues) = disk.queues {
+        args.extend(["--queues".into(), queues.to_string()]);
+    }
+    Ok(Host::Process {
+        program: "outboard-block".into(),
+        args,
+    })
+}
+
+fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, String> {
+    let tap = match (&net.tap, &net.socket) {
+        (Some(tap), None) => tap,
+        (None, Some(socket)) => {
+            return Ok(Host::Socket {
+                path: socket.clone(),
+            });
+        }
+        _ => {
+            return Err(format!(
+                "net '{id}': give tap=NAME or socket=PATH, and not both"
+            ));
+        }
+    };
+    let mac = match &net.mac {
+        Some(text) => text
+            .parse()
+            .map_err(|why| format!("net '{id}': mac: {why}"))?,
+        None => default,
+    };
+    let args = vec!["--tap".into(), tap.clone(), "--mac".into(), mac.to_string()];
+    net.mac = Some(mac.to_string());
+    Ok(Host::Process {
+        program: "outboard-net".into(),
+        args,
+    })
+}
+
+fn raw_host(raw: &RawDevice, id: &str) -> Result<Host, String> {
+    if raw.kind != "vhost-user" {
+        return Err(format!(
+            "device '{id}': '{}' is no kind of device; write vhost-user",
+            raw.kind
+        ));
+    }
+    Ok(Host::Socket {
+        path: raw.socket.clone(),
+    })
+}
+
+/// The virtio console's daemon, told where its own end is and where Ctrl-A c leads.
+fn console_host(port: &Port, serial: &Port, runtime_dir: &Path) -> Host {
+    let args = console_args(port, "console0", serial, "ttyS0", runtime_dir);
+    Host::Process {
+        program: "outboard-console".into(),
+        args,
+    }
+}
+
+/// Arguments of `outboard-console` for the end that `port` names; `other` is the VM's second
+/// console, which Ctrl-A c reaches when it has a socket.
+pub(crate) fn console_args(
+    port: &Port,
+    name: &str,
+    other: &Port,
+    other_name: &str,
+    runtime_dir: &Path,
+) -> Vec<String> {
+    let mut args = vec!["--name".into(), name.to_owned()];
+    match port {
+        Port::Tty => args.push("--tty".into()),
+        Port::Pty => args.push("--pty".into()),
+        Port::Socket(_) => args.extend([
+            "--attach".into(),
+            attach_path(port, name, runtime_dir).unwrap_or_default(),
+        ]),
+        Port::File(path) => args.extend(["--file".into(), path.display().to_string()]),
+        Port::Off => args.push("--off".into()),
+    }
+    if let (Port::Tty, Some(path)) = (port, attach_path(other, other_name, runtime_dir)) {
+        args.extend(["--switch-to".into(), path]);
+    }
+    args
+}
+
+/// Where people attach to the console called `name`, if it is that kind of port.
+fn attach_path(port: &Port, name: &str, runtime_dir: &Path) -> Option<String> {
+    let path = match port {
+        Port::Socket(Some(path)) => path.clone(),
+        Port::Socket(None) => runtime_dir.join(format!("{name}.sock")),
+        _ => return None,
+    };
+    Some(path.display().to_string())
+}
+
+/// `$XDG_RUNTIME_DIR/outboard/NAME`, else `/run/outboard/NAME` for root, else a folder of the
+/// user's own in the temporary directory.
+fn runtime_dir(name: &str) -> PathBuf {
+    let base = match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !dir.is_empty() => PathBuf::from(dir).join("outboard"),
+        _ if nix::unistd::geteuid().is_root() => PathBuf::from("/run/outboard"),
+        _ => std::env::temp_dir().join(format!("outboard-{}", nix::unistd::geteuid())),
+    };
+    base.join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::from_keyvals;
+    use super::*;
+
+    fn minimal() -> Description {
+        Description {
+            kernel: Some("vmlinuz".into()),
+            ..Description::default()
+        }
+    }
+
+    fn slot(config: &VmConfig, id: &str) -> u8 {
+        config
+            .devices
+            .iter()
+            .find(|device| device.id == id)
+            .map_or(0, |device| device.slot)
+    }
+
+    #[test]
+    fn adding_a_disk_never_moves_the_card() {
+        let mut one = minimal();
+        one.nets.push(from_keyvals("tap=tap0", None).unwrap());
+        let mut two = one.clone();
+        two.disks.push(from_keyvals("path=a.img", None).unwrap());
+        assert_eq!(
+            slot(&one.resolve().unwrap(), "net0"),
+            slot(&two.resolve().unwrap(), "net0")
+        );
+    }
+
+    #[test]
+    fn a_resolved_description_resolves_to_the_same_vm() {
+        let mut vm = minimal();
+        vm.console = Some("socket".into());
+        vm.nets.push(from_keyvals("tap=tap0,addr=9", None).unwrap());
+        vm.disks
+            .push(from_keyvals("path=a.img,serial=abc,readonly", None).unwrap());
+        vm.devices
+            .push(from_keyvals("vhost-user,id=fs,socket=/s", Some("kind")).unwrap());
+        let first = vm.resolve().unwrap();
+        let mut again: Description = toml::from_str(&toml::to_string(&vm).unwrap()).unwrap();
+        assert_eq!(first.devices, again.resolve().unwrap().devices);
+    }
+
+    #[test]
+    fn each_bad_value_is_named() {
+        let refuse = |change: fn(&mut Description)| {
+            let mut vm = minimal();
+            change(&mut vm);
+            vm.resolve().unwrap_err()
+        };
+        assert!(refuse(|vm| vm.kernel = None).contains("--kernel"));
+        assert!(refuse(|vm| vm.name = Some("a/b".into())).contains("a/b"));
+        assert!(refuse(|vm| vm.memory = from_keyvals("16M", Some("size")).ok()).contains("16M"));
+        assert!(refuse(|vm| vm.cpus = from_keyvals("0", Some("count")).ok()).contains("1 to 254"));
+        assert!(refuse(|vm| vm.cpus = from_keyvals("model=max", None).ok()).contains("max"));
+        assert!(refuse(|vm| vm.disks = vec![Disk::default()]).contains("path=FILE"));
+        assert!(refuse(|vm| vm.console = Some("tty".into())).contains("both want the terminal"));
+        assert!(refuse(|vm| vm.serial = Some("screen".into())).contains("screen"));
+    }
+
+    #[test]
+    fn the_terminal_can_switch_to_a_socket() {
+        let args = console_args(
+            &Port::Tty,
+            "ttyS0",
+            &Port::Socket(None),
+            "console0",
+            Path::new("/run/o/vm"),
+        );
+        assert_eq!(
+            args,
+            [
+                "--name",
+                "ttyS0",
+                "--tty",
+                "--switch-to",
+                "/run/o/vm/console0.sock"
+            ]
+        );
+    }
+}

@@ -1,0 +1,56 @@
+//! KVM: there, permitted, able, and of which kind.
+
+use std::fs;
+
+use kvm_ioctls::Kvm;
+
+use super::Finding;
+use crate::kvm::missing_capabilities;
+
+pub(super) fn examine() -> Vec<Finding> {
+    let kvm = match Kvm::new() {
+        Ok(kvm) => kvm,
+        Err(error) => return vec![refused(error)],
+    };
+    let version = kvm.get_api_version();
+    let missing = missing_capabilities(&kvm);
+    let capabilities = if missing.is_empty() {
+        Finding::pass("capabilities", "all that are needed")
+    } else {
+        Finding::fail(
+            "capabilities",
+            format!("missing: {}", missing.join(", ")),
+            "use a host kernel of 5.10 or later with full KVM",
+        )
+    };
+    vec![
+        Finding::pass("/dev/kvm", format!("opens, API version {version}")),
+        kind(),
+        capabilities,
+    ]
+}
+
+fn refused(error: kvm_ioctls::Error) -> Finding {
+    let remedy = match error.errno() {
+        libc::ENOENT => {
+            "load kvm_intel or kvm_amd, and turn on virtualization in the firmware; in a VM, ask for nested virtualization"
+        }
+        libc::EACCES => "usermod -aG kvm $USER, then log in again",
+        _ => "see dmesg for what KVM said",
+    };
+    Finding::fail("/dev/kvm", error.to_string(), remedy)
+}
+
+/// Which module stands behind `/dev/kvm`.
+fn kind() -> Finding {
+    let loaded = |module: &&&str| fs::metadata(format!("/sys/module/{module}")).is_ok();
+    match ["kvm_intel", "kvm_amd", "kvm_pvm"].iter().find(loaded) {
+        Some(&"kvm_pvm") => Finding::warn(
+            "KVM kind",
+            "kvm_pvm: guest kernels are interpreted, and an unmodified Linux does not boot",
+            "use a machine with VT-x or AMD-V for Linux guests; make demo takes the nested way by itself",
+        ),
+        Some(module) => Finding::pass("KVM kind", **module),
+        None => Finding::pass("KVM kind", "built into the kernel"),
+    }
+}
