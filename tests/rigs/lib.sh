@@ -80,17 +80,38 @@ add_modules() {
     done
 }
 
-# add_programs DIR PROGRAM...: copies programs (names in PATH, or paths) to their own absolute paths
-# below DIR, with the loader and every library that ldd names.
+# add_programs DIR PROGRAM...: copies programs of this machine (names in PATH, or paths) to their own
+# absolute paths below DIR, with the libraries they need.
 add_programs() {
     dir=$1
     shift
     for program in "$@"; do
         path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$program") || die "no $program to put into the rig"
         add_file "$path" "$dir$path"
-        ldd "$path" 2>/dev/null | grep -o '/[^ ]*' | while read -r library; do
+        add_libraries "$dir" "$path"
+    done
+}
+
+# add_libraries DIR FILE...: the loader and every library that ldd names for them.
+add_libraries() {
+    dir=$1
+    shift
+    for file in "$@"; do
+        ldd "$file" 2>/dev/null | grep -o '/[^ ]*' | while read -r library; do
             [ -e "$dir$library" ] || add_file "$library" "$dir$library"
         done
+    done
+}
+
+# add_binaries DIR TO BINARY...: our own, without their debug information, into DIR/TO.
+add_binaries() {
+    dir=$1 to=$2
+    shift 2
+    mkdir -p "$dir/$to"
+    for file in "$@"; do
+        [ -x "$file" ] || die "no $file: build it first"
+        if have strip; then strip -o "$dir/$to/$(basename "$file")" "$file"; else cp "$file" "$dir/$to/"; fi
+        add_libraries "$dir" "$file"
     done
 }
 

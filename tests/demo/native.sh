@@ -1,0 +1,106 @@
+# The demo itself, on a KVM that runs kernels. Sourced by demo.sh.
+
+SERIAL=$WORK/serial.log
+
+# wait_line PATTERN SECONDS: until the guest has printed such a line on ttyS0; prints it.
+wait_line() {
+    left=$(($2 * 5))
+    while ! grep -a "$1" "$SERIAL" 2>/dev/null | tr -d '\r' | tail -n 1 | grep .; do
+        kill -0 "$VMM" 2>/dev/null || { cat "$SERIAL" >>"$LOG"; fail "the VM ended before the guest said: $1"; }
+        left=$((left - 1))
+        [ "$left" -gt 0 ] || { cat "$SERIAL" >>"$LOG"; fail "the guest did not say within $2 s: $1"; }
+        sleep 0.2
+    done
+}
+
+make_disk() {
+    root=$WORK/root
+    add_busybox "$root"
+    mkdir -p "$root/data" "$root/etc"
+    rm -f "$root/sbin/init" "$root/bin/init"
+    cp "$ROOT/tests/demo/guest-init" "$root/sbin/init"
+    chmod +x "$root/sbin/init"
+    # From a folder to a file system: no mount, no privileges.
+    run mke2fs -q -t ext4 -d "$root" "$WORK/root.img" 64M
+    rm -rf "$root"
+}
+
+make_tap() {
+    AS_ROOT=
+    if [ "$(id -u)" != 0 ]; then
+        have sudo || fail "making a tap needs root, and there is no sudo"
+        AS_ROOT=sudo
+    fi
+    ! ip link show "$TAP" >/dev/null 2>&1 || run $AS_ROOT ip link del "$TAP"
+    run $AS_ROOT ip tuntap add dev "$TAP" mode tap user "$(id -u)"
+    TAP_MADE=1
+    run $AS_ROOT ip addr add 192.0.2.1/24 dev "$TAP"
+    run $AS_ROOT ip link set "$TAP" up
+    dd if=/dev/urandom of="$WORK/www/file.bin" bs=64k count=32 2>/dev/null
+    sha256sum <"$WORK/www/file.bin" | cut -d' ' -f1 >"$WORK/www/file.sha256"
+    busybox httpd -f -p 192.0.2.1:8000 -h "$WORK/www" >>"$LOG" 2>&1 &
+    HTTPD=$!
+}
+
+run_native() {
+    step "Root disk: ext4 with busybox, $WORK/root.img"
+    make_disk
+    done_step
+
+    step "Net: tap $TAP, 192.0.2.1, with a web server behind it"
+    make_tap
+    done_step
+
+    step "Boot: outboard run, every device in a daemon"
+    set -- outboard run --name demo --kernel "$KERNEL/vmlinuz" --initrd "$INITRD" \
+        --cmdline "console=ttyS0 root=/dev/vda rw quiet panic=-1" --cpus 2 --memory 256M \
+        --disk "path=$WORK/root.img" --net "tap=$TAP" \
+        --serial "file=$SERIAL" --console pty
+    note "$*"
+    "$@" >"$WORK/vmm.log" 2>&1 </dev/null &
+    VMM=$!
+    LOG=$WORK/vmm.log
+    wait_line 'guest: Linux' 90 | sed 's/^/    /'
+    done_step
+
+    step "Processes: the VMM and its daemons"
+    ps -o pid,ppid,args -p "$VMM" --ppid "$VMM" | cut -c1-150 | sed 's/^/    /'
+    for name in $DAEMONS; do
+        ps -o args --ppid "$VMM" | grep -q "$name" || fail "no $name among the VMM's children"
+    done
+    done_step
+
+    step "The guest uses its disk, its net card and its console"
+    wait_line 'guest: asks on the console' 60 >/dev/null
+    grep -a '^guest: .*driver' "$SERIAL" | tr -d '\r' | sed 's/^/    /'
+    terminal=$(grep -o '/dev/pts/[0-9]*' "$WORK/vmm.log" | head -n 1)
+    [ -n "$terminal" ] || fail "the VMM named no pty for the console"
+    note "the console is $terminal; typing: Ada"
+    echo Ada >"$terminal"
+    wait_line 'guest: .* console line: Ada' 30 >/dev/null
+    grep -aE '^guest: (ok|FAIL|disk)' "$SERIAL" | tr -d '\r' | sed 's/^/    /'
+    ! grep -aq '^guest: FAIL' "$SERIAL" || fail "a check in the guest failed"
+    done_step
+
+    step "Power off"
+    ended "$VMM" 30 || fail "the VM did not end within 30 s of powering off"
+    status=0
+    wait "$VMM" || status=$?
+    VMM=
+    [ "$status" = 0 ] || fail "outboard ended with $status, not 0"
+    for name in $DAEMONS; do
+        # Only those of this VM: each has the socketpair of a parent that is gone.
+        if ps -e -o ppid,args | grep -E '^ *1 ' | grep -q "$DEMO_BIN/$name"; then fail "$name was left behind"; fi
+    done
+    note "outboard ended with 0 and left no daemon behind"
+    done_step
+
+    step "The disk, as the host reads it"
+    run e2fsck -fn "$WORK/root.img"
+    run debugfs -R "dump /data/random.bin $WORK/random.bin" "$WORK/root.img"
+    sum=$(sha256sum <"$WORK/random.bin" | cut -d' ' -f1)
+    said=$(grep -a '^guest: disk-sha256' "$SERIAL" | tr -d '\r' | cut -d' ' -f3)
+    [ "$sum" = "$said" ] || fail "the file on the disk has sha256 $sum, the guest wrote $said"
+    note "file system clean; /data/random.bin has the sha256 the guest printed: $sum"
+    done_step
+}
