@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod device;
 pub mod memory;
 pub mod queue;
+pub mod ratelimit;
 pub mod register;
 pub mod request;
 
