@@ -215,7 +215,7 @@ impl Image {
         ) else {
             return false;
         };
-        fallocate(&self.file, flags, end, SECTOR as i64).is_ok()
+        fallocate(&self.file, flags, end, SECTOR.cast_signed()).is_ok()
     }
 
     /// Whether the image is a block device of the host.

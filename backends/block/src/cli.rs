@@ -1,0 +1,69 @@
+//! The command line of `outboard-block`.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Parser;
+use outboard_device::daemon::{Endpoint, LogArgs};
+
+use crate::disk::Disk;
+use crate::image::{Format, Image};
+
+/// Serves a disk image to a virtual machine as a virtio block device, over vhost-user.
+#[derive(Debug, Parser)]
+#[command(
+    name = "outboard-block",
+    version,
+    after_help = "Example, with any vhost-user frontend:\n  \
+        truncate -s 10G disk.img\n  \
+        outboard-block --socket /tmp/disk.sock --path disk.img --serial data-1"
+)]
+pub struct Cli {
+    /// Where the frontend comes from.
+    #[command(flatten)]
+    pub endpoint: Endpoint,
+
+    /// The image: a regular file or a block device, locked while in use.
+    #[arg(long, value_name = "FILE")]
+    pub path: PathBuf,
+
+    /// The image's format; by default from its suffix, never from its content.
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+
+    /// Refuse to write; other readers may share the image.
+    #[arg(long)]
+    pub readonly: bool,
+
+    /// Serial number shown to the guest, at most 20 characters.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub serial: String,
+
+    /// Number of request queues, each with a thread of its own.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queues: u16,
+
+    /// How much to say.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+impl Cli {
+    /// Opens the image and makes the disk.
+    pub fn disk(&self) -> Result<Disk, Box<dyn Error>> {
+        let image = Image::open(&self.path, self.format, self.readonly)?;
+        Ok(Disk::new(image, &self.serial, self.queues)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

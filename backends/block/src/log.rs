@@ -1,0 +1,30 @@
+//! What the daemon says of requests that fail; limited, since a guest can cause any number.
+
+use std::io;
+
+use outboard_device::ratelimit::RateLimit;
+use tracing::{debug, warn};
+
+use crate::image::Image;
+use crate::op::Op;
+
+/// The host could not carry out `op`. Without an `errno` the image ended before the op did.
+pub(crate) fn host_error(image: &Image, op: &Op, errno: Option<i32>) {
+    static LIMIT: RateLimit = RateLimit::new();
+    if let Some(unseen) = LIMIT.pass() {
+        let path = image.path().display();
+        let cause = errno.map_or_else(
+            || "the file has become shorter".to_owned(),
+            |errno| io::Error::from_raw_os_error(errno).to_string(),
+        );
+        warn!("Cannot {op} '{path}': {cause}{unseen}");
+    }
+}
+
+/// The guest asked for nonsense.
+pub(crate) fn malformed(what: &str) {
+    static LIMIT: RateLimit = RateLimit::new();
+    if let Some(unseen) = LIMIT.pass() {
+        debug!("Malformed request: {what}{unseen}");
+    }
+}

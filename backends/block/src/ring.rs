@@ -1,0 +1,297 @@
+//! An `io_uring` over one image, and the ops that are in it.
+#![allow(unsafe_code)] // Queueing an operation hands the kernel raw addresses.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use io_uring::{IoUring, opcode, squeue, types};
+use tracing::error;
+
+use crate::blocking::Blocking;
+use crate::image::Image;
+use crate::log;
+use crate::op::{HostIo, Next, Op};
+use crate::request::Status;
+
+/// Operations handed to the kernel in one go.
+const SUBMIT_BATCH: u32 = 256;
+
+/// Most ops in flight: a full ring of the guest's. The completion queue has room for all.
+pub const MAX_IN_FLIGHT: usize = 1024;
+
+/// Bytes of zeroes one write can carry.
+const ZEROES_LEN: usize = 1 << 20;
+
+/// The image's index in the ring's table of files.
+const IMAGE: types::Fixed = types::Fixed(0);
+
+/// Makes a ring of the size workers use: at start, to learn early that there can be none.
+pub fn probe() -> io::Result<()> {
+    new_ring().map(drop)
+}
+
+fn new_ring() -> io::Result<IoUring> {
+    IoUring::builder()
+        .dontfork()
+        .setup_cqsize(MAX_IN_FLIGHT as u32)
+        .build(SUBMIT_BATCH)
+}
+
+/// Ops in flight on an image. Dropping it waits for them: until then the kernel writes to guest
+/// memory.
+pub struct Ring {
+    uring: IoUring,
+    image: Arc<Image>,
+    blocking: Blocking,
+    /// An op in flight is named to the kernel by its place here.
+    slots: Vec<Option<Op>>,
+    free: Vec<usize>,
+    /// Queued for the kernel and not handed over yet.
+    queued: usize,
+    /// What the kernel reads when zeroes are written; a page of zeroes mapped many times.
+    zeroes: Box<[u8]>,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    /// An empty ring over `image`.
+    pub fn new(image: Arc<Image>) -> io::Result<Self> {
+        let uring = new_ring()?;
+        uring
+            .submitter()
+            .register_files(&[image.file().as_raw_fd()])?;
+        Ok(Self {
+            uring,
+            image,
+            blocking: Blocking::new()?,
+            slots: Vec::new(),
+            free: Vec::new(),
+            queued: 0,
+            zeroes: vec![0; ZEROES_LEN].into_boxed_slice(),
+        })
+    }
+
+    /// Ops begun and not handed back yet.
+    pub fn in_flight(&self) -> usize {
+        self.slots.len().saturating_sub(self.free.len())
+    }
+
+    /// Whether another op may begin.
+    pub fn has_room(&self) -> bool {
+        self.in_flight() < MAX_IN_FLIGHT
+    }
+
+    /// Signalled when operations that could block end.
+    pub fn blocking(&self) -> &impl AsFd {
+        &self.blocking
+    }
+
+    /// Begins an op. It comes back from [`finished`](Self::finished), or at once when there was
+    /// nothing to do.
+    pub fn begin(&mut self, mut op: Op) -> Option<(Op, Status)> {
+        match op.begin() {
+            Next::Done(status) => Some((op, status)),
+            Next::Io(io) => {
+                let slot = self.free.pop().unwrap_or_else(|| {
+                    self.slots.push(None);
+                    self.slots.len().saturating_sub(1)
+                });
+                self.start(slot, op, io)
+            }
+        }
+    }
+
+    /// Hands queued operations to the kernel.
+    pub fn submit(&mut self) {
+        if self.queued == 0 {
+            return;
+        }
+        match self.uring.submit() {
+            Ok(count) => self.queued = self.queued.saturating_sub(count),
+            // Short of memory, or of room for completions: they stay queued for the next call.
+            Err(e) if is_passing(&e) => {}
+            Err(e) => error!("io_uring takes no operations: {e}"),
+        }
+    }
+
+    /// The next op that has ended, with its outcome. No system call, unless an op goes on.
+    pub fn finished(&mut self) -> Option<(Op, Status)> {
+        loop {
+            let completed = self.uring.completion().next();
+            let (slot, result) = match completed {
+                Some(entry) => (entry.user_data() as usize, outcome(entry.result())),
+                None => self.blocking.finished()?,
+            };
+            let Some(mut op) = self.slots.get_mut(slot).and_then(Option::take) else {
+                error!("io_uring completed an operation that was never begun ({slot})");
+                continue;
+            };
+            let error = result.as_ref().err().and_then(io::Error::raw_os_error);
+            match op.advance(result) {
+                Next::Io(io) => {
+                    if let Some(ended) = self.start(slot, op, io) {
+                        return Some(ended);
+                    }
+                }
+                Next::Done(status) => {
+                    if status != Status::Ok {
+                        log::host_error(&self.image, &op, error);
+                    }
+                    self.free.push(slot);
+                    return Some((op, status));
+                }
+            }
+        }
+    }
+
+    /// Sends an op's operation on its way.
+    fn start(&mut self, slot: usize, op: Op, io: HostIo) -> Option<(Op, Status)> {
+        if let HostIo::Discard { offset, len } = io {
+            let image = Arc::clone(&self.image);
+            self.blocking
+                .spawn(slot, move || image.discard_blocking(offset, len));
+        } else {
+            let entry = self.entry(&op, io).user_data(slot as u64);
+            if !self.push(&entry) {
+                self.free.push(slot);
+                return Some((op, Status::IoError));
+            }
+        }
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = Some(op);
+        }
+        None
+    }
+
+    /// Queues an operation; false when the kernel makes no room.
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        for _ in 0..2 {
+            // SAFETY: the memory the entry names is guest memory of the op's request, the op's own
+            // list of pieces (on the heap, untouched while the op is in its slot), or `zeroes`. All
+            // live until the op leaves its slot, which is after the kernel has completed the entry:
+            // `Drop` waits for that too. The image is open as long as `self`.
+            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+                self.queued = self.queued.saturating_add(1);
+                return true;
+            }
+            self.submit();
+        }
+        false
+    }
+
+    /// The kernel's form of an operation.
+    fn entry(&self, op: &Op, io: HostIo) -> squeue::Entry {
+        let pieces = op.pieces().as_ptr().cast::<libc::iovec>(); // `Segment` is an iovec
+        let count = op.pieces().len() as u32;
+        let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let zero = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+        match (io, op.pieces()) {
+            (HostIo::Read { offset }, [one]) => {
+                opcode::Read::new(IMAGE, one.addr(), length(one.len()))
+                    .offset(offset)
+                    .build()
+            }
+            (HostIo::Read { offset }, _) => opcode::Readv::new(IMAGE, pieces, count)
+                .offset(offset)
+                .build(),
+            (HostIo::Write { offset, durable }, [one]) => {
+                opcode::Write::new(IMAGE, one.addr(), length(one.len()))
+                    .offset(offset)
+                    .rw_flags(durability(durable))
+                    .build()
+            }
+            (HostIo::Write { offset, durable }, _) => opcode::Writev::new(IMAGE, pieces, count)
+                .offset(offset)
+                .rw_flags(durability(durable))
+                .build(),
+            (HostIo::WriteZeroes { offset, len }, _) => {
+                let len = self
+                    .zeroes
+                    .len()
+                    .min(usize::try_from(len).unwrap_or(usize::MAX));
+                opcode::Write::new(IMAGE, self.zeroes.as_ptr(), length(len))
+                    .offset(offset)
+                    .build()
+            }
+            // A discard never comes here: it has a thread of its own.
+            (HostIo::Punch { offset, len } | HostIo::Discard { offset, len }, _) => {
+                opcode::Fallocate::new(IMAGE, len)
+                    .offset(offset)
+                    .mode(punch)
+                    .build()
+            }
+            (HostIo::ZeroRange { offset, len }, _) => opcode::Fallocate::new(IMAGE, len)
+                .offset(offset)
+                .mode(zero)
+                .build(),
+            (HostIo::Sync, _) => opcode::Fsync::new(IMAGE)
+                .flags(types::FsyncFlags::DATASYNC)
+                .build(),
+        }
+    }
+
+    /// Waits until the kernel has completed something. For the end of a ring only.
+    fn wait(&mut self) -> io::Result<()> {
+        match self.uring.submit_and_wait(1) {
+            Ok(_) => Ok(()),
+            Err(e) if is_passing(&e) || e.raw_os_error() == Some(libc::EINTR) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl AsFd for Ring {
+    /// Readable while completions wait to be taken.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor belongs to `self.uring` and stays open as long as the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        while self.in_flight() > self.blocking.running() {
+            while self.finished().is_some() {}
+            if self.in_flight() <= self.blocking.running() {
+                break;
+            }
+            if let Err(e) = self.wait() {
+                // Rather keep the ops for ever than free what the kernel still writes to.
+                error!("io_uring does not end its operations: {e}");
+                std::mem::forget(std::mem::take(&mut self.slots));
+                std::mem::forget(std::mem::take(&mut self.zeroes));
+                return;
+            }
+        }
+    }
+}
+
+/// A length for one entry. What is longer is done in part and goes on from there.
+fn length(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(1 << 30)
+}
+
+fn durability(durable: bool) -> i32 {
+    if durable { libc::RWF_DSYNC } else { 0 }
+}
+
+/// The kernel's result as Rust has it.
+fn outcome(result: i32) -> io::Result<u32> {
+    u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.saturating_neg()))
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)
+    )
+}

@@ -1,0 +1,194 @@
+//! One queue's worker: takes requests, keeps them in flight on a ring, answers what has ended.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::sync::Arc;
+
+use outboard_device::{DeviceError, Progress, Queue, QueueWorker, Ready, Request, Watch};
+
+use crate::disk::SERIAL_LEN;
+use crate::image::Image;
+use crate::log;
+use crate::op::Op;
+use crate::request::{Command, HEADER_LEN, Limits, MAX_RANGES_LEN, Range, Status};
+use crate::ring::Ring;
+
+/// Requests taken in one call, so that control messages are heard.
+const BUDGET: usize = 512;
+
+/// Serves one queue of a disk. What is in flight ends before the worker does.
+#[derive(Debug)]
+pub struct BlockWorker {
+    image: Arc<Image>,
+    ring: Ring,
+    limits: Limits,
+    serial: [u8; SERIAL_LEN],
+    /// Every write is durable when it ends: the driver does not know how to flush.
+    writethrough: bool,
+    /// Ended and not yet given to the queue.
+    done: Vec<(Request, u32)>,
+}
+
+/// What becomes of a request just taken.
+enum Taken {
+    /// It needs the host.
+    Op(Op),
+    /// It can be answered at once.
+    Done(Request, Status),
+}
+
+impl BlockWorker {
+    /// A worker over `image` that keeps to `limits`.
+    pub fn new(
+        image: Arc<Image>,
+        limits: Limits,
+        serial: [u8; SERIAL_LEN],
+        writethrough: bool,
+    ) -> std::io::Result<Self> {
+        let ring = Ring::new(Arc::clone(&image))?;
+        Ok(Self {
+            image,
+            ring,
+            limits,
+            serial,
+            writethrough,
+            done: Vec::new(),
+        })
+    }
+
+    /// Takes requests while there are any, and room for them; returns how many.
+    fn take(&mut self, queue: &mut Queue) -> Result<usize, DeviceError> {
+        let mut taken = 0usize;
+        while taken < BUDGET && self.ring.has_room() {
+            let Some(request) = queue.pop()? else { break };
+            taken = taken.saturating_add(1);
+            let ended = match self.read(request) {
+                Taken::Op(op) => self.ring.begin(op).map(|(op, s)| (op.into_request(), s)),
+                Taken::Done(request, status) => Some((request, status)),
+            };
+            if let Some((request, status)) = ended {
+                self.done.push(answer(request, status));
+            }
+        }
+        self.ring.submit();
+        Ok(taken)
+    }
+
+    /// Gathers what has ended and gives it to the queue in one batch; returns how many.
+    fn answer(&mut self, queue: &mut Queue) -> Result<usize, DeviceError> {
+        while let Some((op, status)) = self.ring.finished() {
+            self.done.push(answer(op.into_request(), status));
+        }
+        // Ops that go on after a short transfer queue another operation.
+        self.ring.submit();
+        let count = self.done.len();
+        if count > 0 {
+            queue.complete(self.done.drain(..))?;
+        }
+        Ok(count)
+    }
+
+    /// Reads what a request asks for.
+    fn read(&self, request: Request) -> Taken {
+        let mut reader = request.reader();
+        let mut header = [0; HEADER_LEN];
+        let Ok((data, _)) = request.writer().split_last(1) else {
+            return Taken::Done(request, Status::IoError);
+        };
+        if reader.read_exact(&mut header).is_err() {
+            log::malformed("no whole header");
+            return Taken::Done(request, Status::IoError);
+        }
+        let command = match Command::parse(header, reader.len(), data.len(), &self.limits) {
+            Ok(command) => command,
+            Err(status) => return Taken::Done(request, status),
+        };
+        match command {
+            Command::Read { offset, len } => Taken::Op(Op::read(request, offset, len)),
+            Command::Write { offset, len } => {
+                Taken::Op(Op::write(request, offset, len, self.writethrough))
+            }
+            Command::Flush => Taken::Op(Op::sync(request)),
+            Command::GetId => {
+                let mut data = data;
+                data.write(&self.serial);
+                Taken::Done(request, Status::Ok)
+            }
+            Command::Discard | Command::WriteZeroes => match self.ranges(command, reader) {
+                Ok(ranges) if command == Command::Discard => Taken::Op(Op::discard(
+                    request,
+                    ranges,
+                    self.image.is_block_device(),
+                    self.writethrough,
+                )),
+                Ok(ranges) => Taken::Op(Op::write_zeroes(request, ranges, self.writethrough)),
+                Err(status) => Taken::Done(request, status),
+            },
+        }
+    }
+
+    /// Copies the ranges behind a header out and reads them.
+    fn ranges(
+        &self,
+        command: Command,
+        mut reader: outboard_device::Reader<'_>,
+    ) -> Result<Vec<Range>, Status> {
+        let mut bytes = [0; MAX_RANGES_LEN];
+        let bytes = bytes.get_mut(..reader.len()).ok_or(Status::IoError)?;
+        reader.read_exact(bytes).map_err(|_| Status::IoError)?;
+        Range::parse_all(bytes, command, self.limits.size)
+    }
+
+    fn progress(&self, worked: bool) -> Progress {
+        match (worked, self.ring.in_flight()) {
+            (true, _) => Progress::Worked,
+            (false, 0) => Progress::Idle,
+            (false, _) => Progress::Waiting,
+        }
+    }
+}
+
+impl QueueWorker for BlockWorker {
+    fn run(&mut self, queues: &mut [Queue], _ready: Ready) -> Result<Progress, DeviceError> {
+        let Some(queue) = queues.first_mut() else {
+            return Ok(Progress::Idle);
+        };
+        let before = self.answer(queue)?;
+        let taken = self.take(queue)?;
+        // What the page cache held has ended already.
+        let after = self.answer(queue)?;
+        Ok(self.progress(before > 0 || taken > 0 || after > 0))
+    }
+
+    fn event_fds(&self) -> Vec<Watch<'_>> {
+        vec![
+            Watch::readable(&self.ring),
+            Watch::readable(self.ring.blocking()),
+        ]
+    }
+
+    fn poll(&mut self, queues: &mut [Queue]) -> Result<Progress, DeviceError> {
+        let Some(queue) = queues.first_mut() else {
+            return Ok(Progress::Idle);
+        };
+        let ended = self.answer(queue)?;
+        Ok(self.progress(ended > 0))
+    }
+
+    fn drain(&mut self, queues: &mut [Queue]) -> Result<Progress, DeviceError> {
+        self.poll(queues)
+    }
+}
+
+/// Writes the status and says how long the answer is: all the guest gave room for. (After an
+/// error part of it may hold what the guest had there before.)
+fn answer(request: Request, status: Status) -> (Request, u32) {
+    let writer = request.writer();
+    let len = writer.len();
+    match writer.split_last(1) {
+        Ok((_, mut last)) => {
+            last.write(&[status.byte()]);
+        }
+        Err(_) => log::malformed("no room for a status"),
+    }
+    (request, u32::try_from(len).unwrap_or(u32::MAX))
+}
