@@ -1,0 +1,349 @@
+//! The vhost-user frontend of the driver: requests on one connected stream, each with a deadline.
+
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use vhost::vhost_user::message::VhostUserConfigFlags;
+use vhost::vhost_user::message::VhostUserHeaderFlag;
+use vhost::vhost_user::{
+    Error as ProtocolError, Frontend, VhostUserFrontend, VhostUserProtocolFeatures,
+};
+use vhost::{VhostBackend, VringConfigData};
+
+use super::deadline::Deadline;
+use super::error::{DriverError, Result};
+use super::memory::GuestMemory;
+use super::notices::Notices;
+use super::queue::Queue;
+use super::raw;
+
+/// Bit 30: vhost-user's own, never shown to a guest (QEMU's vhost-user document).
+pub const F_PROTOCOL_FEATURES: u64 = 1 << 30;
+/// Bit 32: the device follows virtio 1.0 and later (virtio 1.2, section 6).
+pub const F_VERSION_1: u64 = 1 << 32;
+/// Bit 28: indirect descriptors.
+pub const F_INDIRECT_DESC: u64 = 1 << 28;
+/// Bit 29: `used_event` and `avail_event`.
+pub const F_EVENT_IDX: u64 = 1 << 29;
+/// Bit 34: packed rings.
+pub const F_RING_PACKED: u64 = 1 << 34;
+
+/// How long a request may take unless the caller says otherwise. Only a stuck device takes seconds;
+/// a loaded machine may.
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(20);
+
+/// The queues a device without MQ is believed to have at most.
+const MAX_QUEUES: u64 = 64;
+
+/// What both sides agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// Every virtio feature the device offers.
+    pub offered: u64,
+    /// The virtio features accepted.
+    pub features: u64,
+    /// Every protocol feature the device offers.
+    pub offered_protocol: VhostUserProtocolFeatures,
+    /// The protocol features accepted.
+    pub protocol: VhostUserProtocolFeatures,
+    /// How many queues the device has; 0 when it cannot say (no MQ).
+    pub queues: u16,
+}
+
+/// One connection to a device. Dropping it closes it, which resets the device.
+pub struct Connection {
+    frontend: Frontend,
+    stream: UnixStream,
+    deadline: Deadline,
+    limit: Duration,
+    notices: Option<Notices>,
+    reply_ack: bool,
+}
+
+impl Connection {
+    /// Speaks on a connected stream. `limit` bounds each request.
+    pub fn new(stream: UnixStream, limit: Duration) -> Result<Self> {
+        let socket = |source| DriverError::Socket {
+            doing: "setting up the connection",
+            source,
+        };
+        let deadline = Deadline::new(stream.try_clone().map_err(socket)?).map_err(socket)?;
+        let frontend = Frontend::from_stream(stream.try_clone().map_err(socket)?, MAX_QUEUES);
+        Ok(Self {
+            frontend,
+            stream,
+            deadline,
+            limit,
+            notices: None,
+            reply_ack: false,
+        })
+    }
+
+    /// Connects to the socket a daemon listens on, retrying until it is there or `limit` is over.
+    pub fn connect(path: &Path, limit: Duration) -> Result<Self> {
+        let end = Instant::now() + limit;
+        loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => return Self::new(stream, limit),
+                Err(source) if Instant::now() >= end => {
+                    return Err(DriverError::Socket {
+                        doing: "connecting",
+                        source,
+                    });
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// Bounds each later request.
+    pub fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
+    /// The stream, to send messages by hand.
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Cuts the connection.
+    pub fn close(&self) {
+        // It fails only on a socket that is no longer connected.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// How often the device announced a change of its config space.
+    pub fn config_changes(&self) -> u64 {
+        self.notices.as_ref().map_or(0, Notices::config_changes)
+    }
+
+    /// `GET_FEATURES`.
+    pub fn features(&mut self) -> Result<u64> {
+        self.call("GET_FEATURES", |f| f.get_features())
+    }
+
+    /// `SET_FEATURES`.
+    pub fn set_features(&mut self, features: u64) -> Result<()> {
+        self.call("SET_FEATURES", |f| f.set_features(features))
+    }
+
+    /// Owns the device and accepts what is offered, wanted, and known to this driver.
+    ///
+    /// `features` and `protocol` say what is wanted. `PROTOCOL_FEATURES` must be offered: rings
+    /// cannot be enabled one by one without it. `VERSION_1` must be offered too.
+    pub fn negotiate(
+        &mut self,
+        features: u64,
+        protocol: VhostUserProtocolFeatures,
+    ) -> Result<Negotiated> {
+        let known_protocol = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::BACKEND_REQ
+            | VhostUserProtocolFeatures::RESET_DEVICE
+            | VhostUserProtocolFeatures::STATUS;
+        let offered = self.features()?;
+        for (bit, name) in [
+            (F_PROTOCOL_FEATURES, "PROTOCOL_FEATURES"),
+            (F_VERSION_1, "VERSION_1"),
+        ] {
+            if offered & bit == 0 {
+                return Err(DriverError::Missing(name));
+            }
+        }
+        let offered_protocol = self.call(
+            "GET_PROTOCOL_FEATURES",
+            VhostUserFrontend::get_protocol_features,
+        )?;
+        let protocol = offered_protocol & protocol & known_protocol;
+        self.call("SET_PROTOCOL_FEATURES", |f| {
+            f.set_protocol_features(protocol)
+        })?;
+        self.call("SET_OWNER", |f| f.set_owner())?;
+        self.reply_ack = protocol.contains(VhostUserProtocolFeatures::REPLY_ACK);
+        if self.reply_ack {
+            self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        }
+        let queues = if protocol.contains(VhostUserProtocolFeatures::MQ) {
+            self.call("GET_QUEUE_NUM", VhostUserFrontend::get_queue_num)?
+                .min(MAX_QUEUES) as u16
+        } else {
+            0
+        };
+        if protocol.contains(VhostUserProtocolFeatures::BACKEND_REQ) {
+            let (notices, theirs) = Notices::open()?;
+            self.call("SET_BACKEND_REQ_FD", |f| f.set_backend_request_fd(&theirs))?;
+            self.notices = Some(notices);
+        }
+        let needed = F_PROTOCOL_FEATURES | F_VERSION_1;
+        let features = offered & (features & !F_RING_PACKED | needed);
+        self.set_features(features)?;
+        Ok(Negotiated {
+            offered,
+            features,
+            offered_protocol,
+            protocol,
+            queues,
+        })
+    }
+
+    /// `SET_MEM_TABLE`.
+    pub fn set_memory(&mut self, memory: &GuestMemory) -> Result<()> {
+        let table = memory.table();
+        self.call("SET_MEM_TABLE", |f| f.set_mem_table(&table).map(drop))
+    }
+
+    /// Tells the device all about a queue but its kick eventfd: it is not started.
+    pub fn describe_queue(&mut self, queue: &Queue, base: u16) -> Result<()> {
+        let index = usize::from(queue.index());
+        let ring = queue.ring();
+        let layout = ring.layout();
+        let start = ring.memory().user_addr();
+        let config = VringConfigData {
+            queue_max_size: layout.size,
+            queue_size: layout.size,
+            flags: 0,
+            desc_table_addr: start + layout.descriptors as u64,
+            used_ring_addr: start + layout.used as u64,
+            avail_ring_addr: start + layout.available as u64,
+            log_addr: None,
+        };
+        self.call("SET_VRING_NUM", |f| f.set_vring_num(index, layout.size))?;
+        self.call("SET_VRING_BASE", |f| f.set_vring_base(index, base))?;
+        self.call("SET_VRING_ADDR", |f| f.set_vring_addr(index, &config))?;
+        self.call("SET_VRING_CALL", |f| {
+            f.set_vring_call(index, queue.call_fd())
+        })?;
+        self.call("SET_VRING_ERR", |f| {
+            f.set_vring_err(index, queue.error_fd())
+        })
+    }
+
+    /// `SET_VRING_KICK`: starts the queue, though not yet enabled.
+    pub fn start_queue(&mut self, queue: &Queue) -> Result<()> {
+        let index = usize::from(queue.index());
+        self.call("SET_VRING_KICK", |f| {
+            f.set_vring_kick(index, queue.kick_fd())
+        })
+    }
+
+    /// `SET_VRING_ENABLE`.
+    pub fn enable_queue(&mut self, index: u16, enabled: bool) -> Result<()> {
+        self.call("SET_VRING_ENABLE", |f| {
+            f.set_vring_enable(usize::from(index), enabled)
+        })
+    }
+
+    /// `GET_VRING_BASE`: stops the queue; the available index the device would have taken next.
+    pub fn stop_queue(&mut self, index: u16) -> Result<u16> {
+        let base = self.call("GET_VRING_BASE", |f| f.get_vring_base(usize::from(index)))?;
+        u16::try_from(base).map_err(|_| DriverError::Reply {
+            request: "GET_VRING_BASE",
+            reason: format!("{base:#x} is not the index of a split ring"),
+        })
+    }
+
+    /// `RESET_DEVICE`.
+    pub fn reset(&mut self) -> Result<()> {
+        self.call("RESET_DEVICE", VhostUserFrontend::reset_device)
+    }
+
+    /// `GET_CONFIG`: `data.len()` bytes of config space at `offset`.
+    pub fn read_config(&mut self, offset: u32, data: &mut [u8]) -> Result<()> {
+        let len = data.len() as u32;
+        let flags = VhostUserConfigFlags::empty();
+        let zeroes = vec![0; data.len()];
+        let (_, reply) = self.call("GET_CONFIG", |f| f.get_config(offset, len, flags, &zeroes))?;
+        if reply.len() != data.len() {
+            let reason = format!("{} bytes were asked for, {} came", data.len(), reply.len());
+            return Err(DriverError::Reply {
+                request: "GET_CONFIG",
+                reason,
+            });
+        }
+        data.copy_from_slice(&reply);
+        Ok(())
+    }
+
+    /// `SET_CONFIG`.
+    pub fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<()> {
+        let flags = VhostUserConfigFlags::WRITABLE;
+        self.call("SET_CONFIG", |f| f.set_config(offset, flags, data))
+    }
+
+    /// `GET_STATUS`: the virtio device status (virtio 1.2, section 2.1).
+    pub fn status(&mut self) -> Result<u8> {
+        let header = raw::Header {
+            request: raw::GET_STATUS,
+            flags: raw::VERSION,
+            size: 0,
+        };
+        let status = self.exchange("GET_STATUS", header, &[])?;
+        u8::try_from(status).map_err(|_| DriverError::Reply {
+            request: "GET_STATUS",
+            reason: format!("{status:#x} is not a device status"),
+        })
+    }
+
+    /// `SET_STATUS`. Needs `REPLY_ACK`, so that it is known to be done.
+    pub fn set_status(&mut self, status: u8) -> Result<()> {
+        let flags = raw::VERSION | raw::NEED_REPLY;
+        let header = raw::Header {
+            request: raw::SET_STATUS,
+            flags,
+            size: 8,
+        };
+        match self.exchange("SET_STATUS", header, &u64::from(status).to_ne_bytes())? {
+            0 => Ok(()),
+            _ => Err(DriverError::Refused {
+                request: "SET_STATUS",
+            }),
+        }
+    }
+
+    /// Sends any message by hand and reads a 64-bit reply. `request` names it in errors.
+    pub fn exchange(
+        &mut self,
+        request: &'static str,
+        header: raw::Header,
+        payload: &[u8],
+    ) -> Result<u64> {
+        let stream = &self.stream;
+        let answer = self.deadline.bound(self.limit, || {
+            raw::send(stream, header, payload)?;
+            raw::receive_u64(stream, header.request)
+        });
+        match answer {
+            Err(_) => Err(DriverError::Deadline {
+                request,
+                limit: self.limit,
+            }),
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(source)) => Err(DriverError::Socket {
+                doing: request,
+                source,
+            }),
+        }
+    }
+
+    fn call<T>(
+        &mut self,
+        request: &'static str,
+        call: impl FnOnce(&mut Frontend) -> vhost::Result<T>,
+    ) -> Result<T> {
+        let frontend = &mut self.frontend;
+        match self.deadline.bound(self.limit, || call(frontend)) {
+            Ok(Ok(value)) => Ok(value),
+            Err(_) => Err(DriverError::Deadline {
+                request,
+                limit: self.limit,
+            }),
+            Ok(Err(vhost::Error::VhostUserProtocol(ProtocolError::BackendInternalError))) => {
+                Err(DriverError::Refused { request })
+            }
+            Ok(Err(source)) => Err(DriverError::Request { request, source }),
+        }
+    }
+}
