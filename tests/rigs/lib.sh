@@ -28,7 +28,17 @@ package_of() {
     esac
 }
 
-have() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1; }
+# where TOOL: its path. Not `command -v`: a busybox shell answers that for its own commands without one.
+where() {
+    case $1 in */*) echo "$1" && return ;; esac
+    rest=$PATH:/usr/sbin:/sbin:
+    while [ -n "$rest" ]; do
+        if [ -x "${rest%%:*}/$1" ]; then echo "${rest%%:*}/$1" && return; fi
+        rest=${rest#*:}
+    done
+    return 1
+}
+have() { where "$1" >/dev/null; }
 
 # need_tools TOOL...: makes sure that each is here, or says what it will install and asks.
 need_tools() {
@@ -86,7 +96,7 @@ add_programs() {
     dir=$1
     shift
     for program in "$@"; do
-        path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$program") || die "no $program to put into the rig"
+        path=$(where "$program") || die "no $program to put into the rig"
         add_file "$path" "$dir$path"
         add_libraries "$dir" "$path"
     done
@@ -110,7 +120,8 @@ add_binaries() {
     mkdir -p "$dir/$to"
     for file in "$@"; do
         [ -x "$file" ] || die "no $file: build it first"
-        if have strip; then strip -o "$dir/$to/$(basename "$file")" "$file"; else cp "$file" "$dir/$to/"; fi
+        cp "$file" "$dir/$to/"
+        ! have strip || strip "$dir/$to/$(basename "$file")" 2>/dev/null || true
         add_libraries "$dir" "$file"
     done
 }
@@ -123,7 +134,7 @@ add_file() {
 
 # add_busybox DIR: a static busybox and a link for each of its commands that DIR lacks.
 add_busybox() {
-    busybox=$(command -v busybox) || die "no busybox here: install busybox-static"
+    busybox=$(where busybox) || die "no busybox here: install busybox-static"
     if ldd "$busybox" >/dev/null 2>&1; then die "$busybox is not static: install busybox-static"; fi
     mkdir -p "$1/bin" "$1/sbin" "$1/usr/bin" "$1/usr/sbin" "$1/dev" "$1/proc" "$1/sys" "$1/tmp" "$1/run" "$1/mnt"
     add_file "$busybox" "$1/bin/busybox"
