@@ -1,1 +1,23 @@
-//! Placeholder.
+//! Outboard: a KVM virtual machine monitor whose every device runs outside it.
+//!
+//! The VMM keeps what only it can do: vCPUs, guest memory, and the wiring of notifications. Each
+//! virtio device is one connected stream that speaks vhost-user, whatever is behind it.
+//!
+//! [`config`] describes a VM; [`vm`] assembles one and runs it. In the order in which a guest meets
+//! them: [`arch`] and [`image`] put a kernel into [`memory`], [`kvm`] runs it, its accesses go by
+//! the [`bus`] to the [`chipset`] and to [`pci`], virtio devices appear there by [`transport`], and
+//! [`frontend`] and [`supervisor`] join them to their backends.
+
+pub mod arch;
+pub mod bus;
+pub mod chipset;
+pub mod config;
+pub mod doctor;
+pub mod frontend;
+pub mod image;
+pub mod kvm;
+pub mod memory;
+pub mod pci;
+pub mod supervisor;
+pub mod transport;
+pub mod vm;

@@ -1,0 +1,3 @@
+//! All that knows the processor architecture.
+
+pub mod x86_64;

@@ -1,0 +1,5 @@
+//! x86-64: the address map, CPUID, boot protocols and ACPI.
+
+pub mod acpi;
+pub mod boot;
+pub mod layout;

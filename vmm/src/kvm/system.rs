@@ -1,0 +1,57 @@
+//! `/dev/kvm` itself: opening it, and what it must be able to do.
+
+use std::io;
+
+use kvm_bindings::KVM_API_VERSION;
+use kvm_ioctls::{Cap, Kvm};
+
+use super::KvmError;
+
+/// What we cannot do without, with the names that the kernel's documentation gives them
+/// (Documentation/virt/kvm/api.rst).
+const REQUIRED: [(Cap, &str); 17] = [
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::Hlt, "KVM_CAP_HLT"),
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::SetIdentityMapAddr, "KVM_CAP_SET_IDENTITY_MAP_ADDR"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::MpState, "KVM_CAP_MP_STATE"),
+    (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+    (Cap::IoeventfdNoLength, "KVM_CAP_IOEVENTFD_NO_LENGTH"),
+    (Cap::SignalMsi, "KVM_CAP_SIGNAL_MSI"),
+    (Cap::Pit2, "KVM_CAP_PIT2"),
+    (Cap::PitState2, "KVM_CAP_PIT_STATE2"),
+    (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
+    (Cap::Xcrs, "KVM_CAP_XCRS"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+];
+
+/// Opens `/dev/kvm` and makes sure that it can do what a VM needs.
+pub fn open() -> Result<Kvm, KvmError> {
+    let kvm = Kvm::new().map_err(|error| match error.errno() {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing,
+        libc::EACCES | libc::EPERM => KvmError::Permission,
+        other => KvmError::Open(io::Error::from_raw_os_error(other)),
+    })?;
+    match kvm.get_api_version() {
+        version if version == KVM_API_VERSION as i32 => {}
+        version => return Err(KvmError::ApiVersion(version)),
+    }
+    match missing_capabilities(&kvm) {
+        missing if missing.is_empty() => Ok(kvm),
+        missing => Err(KvmError::Capabilities(missing)),
+    }
+}
+
+/// The names of the capabilities that a VM needs and this KVM has not.
+pub fn missing_capabilities(kvm: &Kvm) -> Vec<&'static str> {
+    let missing = |(cap, _): &&(Cap, _)| !kvm.check_extension(*cap);
+    REQUIRED
+        .iter()
+        .filter(missing)
+        .map(|&(_, name)| name)
+        .collect()
+}
