@@ -1,0 +1,111 @@
+//! A handle on one daemon.
+
+use std::process::ExitStatus;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use super::words::Words;
+
+/// A spawned daemon. Clones name the same one; dropping them leaves it running, its
+/// [`Supervisor`](super::Supervisor) stops it.
+#[derive(Debug, Clone)]
+pub struct Process(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: String,
+    pid: Pid,
+    own_group: bool,
+    exit: Mutex<Option<ExitStatus>>,
+    exited: Condvar,
+    words: Mutex<Words>,
+}
+
+impl Process {
+    pub(super) fn new(id: &str, pid: Pid, own_group: bool) -> Self {
+        Self(Arc::new(Inner {
+            id: id.into(),
+            pid,
+            own_group,
+            exit: Mutex::new(None),
+            exited: Condvar::new(),
+            words: Mutex::new(Words::new(id)),
+        }))
+    }
+
+    /// The device's id.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The process id; meaningless once it has [exited](Self::exited).
+    pub fn pid(&self) -> i32 {
+        self.0.pid.as_raw()
+    }
+
+    /// How it ended, if it has.
+    pub fn exited(&self) -> Option<ExitStatus> {
+        *self.exit()
+    }
+
+    /// Waits for its end for at most `time`.
+    pub fn wait(&self, time: Duration) -> Option<ExitStatus> {
+        let (exit, _) = self
+            .0
+            .exited
+            .wait_timeout_while(self.exit(), time, |exit| exit.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        *exit
+    }
+
+    /// Sends a signal to it, and to its children when it has a group of its own. Does nothing
+    /// once it has exited, so it never hits a process that took over the number.
+    pub fn signal(&self, signal: libc::c_int) {
+        let exit = self.exit();
+        if exit.is_some() {
+            return;
+        }
+        let Ok(signal) = Signal::try_from(signal) else {
+            return;
+        };
+        let sent = if self.0.own_group {
+            killpg(self.0.pid, signal)
+        } else {
+            kill(self.0.pid, signal)
+        };
+        match sent {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => {
+                tracing::warn!(device = self.id(), %signal, %error, "The daemon cannot be signalled")
+            }
+        }
+    }
+
+    /// The last lines of its standard error; complete once it has exited.
+    pub fn last_words(&self) -> String {
+        self.words().last()
+    }
+
+    pub(super) fn words(&self) -> MutexGuard<'_, Words> {
+        self.0.words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reaps under the lock that [`signal`](Self::signal) takes. `reap` answers `None` while the
+    /// process still runs.
+    pub(super) fn reap(&self, reap: impl FnOnce() -> Option<ExitStatus>) -> bool {
+        let mut exit = self.exit();
+        if exit.is_none() {
+            *exit = reap();
+        }
+        self.0.exited.notify_all();
+        exit.is_some()
+    }
+
+    fn exit(&self) -> MutexGuard<'_, Option<ExitStatus>> {
+        self.0.exit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,124 @@
+//! The supervisor against small shell scripts.
+
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use super::*;
+
+/// Longer than anything here takes; reached only by a failing test.
+const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(50);
+
+fn sh(script: &str) -> Command {
+    Command::new("disk0", "/bin/sh").arg("-c").arg(script)
+}
+
+#[test]
+fn a_daemon_that_fails_leaves_its_last_words() {
+    let supervisor = Supervisor::start().unwrap();
+    let process = supervisor
+        .spawn(sh("echo starting; echo 'error: no such disk' >&2; exit 3"))
+        .unwrap();
+    let status = process.wait(LONG).unwrap();
+    assert_eq!(status.code(), Some(3));
+    assert_eq!(process.last_words(), "starting\nerror: no such disk");
+    process.signal(libc::SIGKILL);
+}
+
+#[test]
+fn a_missing_program_is_an_error_that_names_it() {
+    let supervisor = Supervisor::start().unwrap();
+    let error = supervisor
+        .spawn(Command::new("disk0", "/no/such/daemon"))
+        .unwrap_err();
+    assert!(error.to_string().contains("/no/such/daemon"), "{error}");
+    supervisor.spawn(sh("exit 0")).unwrap().wait(LONG).unwrap();
+}
+
+#[test]
+fn the_child_inherits_its_stream_and_nothing_else() {
+    let supervisor = Supervisor::start().unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    // A descriptor that some library forgot to mark.
+    let leaked = std::fs::File::open("/dev/null").unwrap();
+    nix::fcntl::fcntl(
+        &leaked,
+        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+    )
+    .unwrap();
+    let number = theirs.as_raw_fd();
+    // `ls` itself holds one more for the folder it lists, which is gone by the time we compare.
+    let list = "for n in /proc/$$/fd/*; do n=${n##*/}; [ -e /proc/$$/fd/$n ] && [ $n -gt 2 ] && echo $n; done >&$0";
+    let command = Command::new("disk0", "/bin/sh")
+        .arg("-c")
+        .arg(list)
+        .fd(theirs);
+    supervisor.spawn(command).unwrap().wait(LONG).unwrap();
+    let mut text = String::new();
+    ours.read_to_string(&mut text).unwrap();
+    // Some shells keep a copy of the script's own descriptors at 10 and above.
+    let below: Vec<i32> = text.lines().map(|n| n.parse().unwrap()).collect();
+    assert!(below.contains(&number), "{below:?}");
+    assert!(!below.contains(&leaked.as_raw_fd()), "{below:?}");
+}
+
+#[test]
+fn a_daemon_sees_the_end_of_its_stream_and_ends() {
+    let supervisor = Supervisor::start().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let command = Command::new("disk0", "/bin/sh")
+        .arg("-c")
+        .arg("cat <&$0 >/dev/null; exit 7")
+        .fd(theirs);
+    let process = supervisor.spawn(command).unwrap();
+    (&ours).write_all(b"hello").unwrap();
+    assert_eq!(process.wait(SHORT), None);
+    drop(ours);
+    assert!(
+        supervisor
+            .stop(Grace {
+                eof: LONG,
+                term: LONG
+            })
+            .is_empty()
+    );
+    assert_eq!(process.exited().unwrap().code(), Some(7));
+}
+
+#[test]
+fn stop_asks_first_and_kills_last() {
+    let supervisor = Supervisor::start().unwrap();
+    let deaf = "trap '' TERM; echo ready >&2; while :; do sleep 1; done";
+    let polite = supervisor.spawn(sh("exec sleep 1000")).unwrap();
+    let stubborn = supervisor
+        .spawn(Command::new("net0", "/bin/sh").arg("-c").arg(deaf))
+        .unwrap();
+    let frozen = supervisor
+        .spawn(Command::new("net1", "/bin/sleep").arg("1000"))
+        .unwrap();
+    frozen.signal(libc::SIGSTOP);
+    while stubborn.last_words().is_empty() {
+        std::thread::sleep(SHORT);
+    }
+    let mut killed = supervisor.stop(Grace {
+        eof: SHORT,
+        term: Duration::from_millis(500),
+    });
+    killed.sort();
+    assert_eq!(killed, ["net0", "net1"]);
+    assert_eq!(polite.exited().unwrap().signal(), Some(libc::SIGTERM));
+    assert_eq!(stubborn.exited().unwrap().signal(), Some(libc::SIGKILL));
+    assert_eq!(frozen.exited().unwrap().signal(), Some(libc::SIGKILL));
+}
+
+#[test]
+fn a_daemon_has_no_input_and_a_group_of_its_own() {
+    let supervisor = Supervisor::start().unwrap();
+    let script = "read line && echo input; [ $(ps -o pgid= -p $$) = $$ ] && echo group; exit 0";
+    let process = supervisor.spawn(sh(script)).unwrap();
+    process.wait(LONG).unwrap();
+    assert_eq!(process.last_words(), "group");
+}
