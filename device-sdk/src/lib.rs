@@ -12,6 +12,7 @@
 
 pub mod daemon;
 pub mod device;
+pub mod driver;
 pub mod memory;
 pub mod queue;
 pub mod ratelimit;
