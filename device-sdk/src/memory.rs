@@ -1,1 +1,411 @@
-//! The memory table.
+//! Guest memory as the frontend describes it: a table of regions, each a part of a file, mapped
+//! into this process.
+//!
+//! A [`Memory`] never changes. When the frontend changes its table a new one is built (regions
+//! that stay are shared), the queues go over to it, and the old one is unmapped when the last
+//! request that points into it is done. No reference to guest memory is ever made, only raw
+//! pointers: the guest writes to it at any time.
+#![allow(unsafe_code)] // mmap, and the pointers that come of it.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::ptr;
+use std::sync::Arc;
+
+/// A region as the frontend describes it. All values are in bytes and come from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionLayout {
+    /// Guest physical address of the first byte.
+    pub guest_addr: u64,
+    /// Where the frontend has it mapped: the ring addresses it sends are of this kind.
+    pub user_addr: u64,
+    /// Length.
+    pub size: u64,
+    /// Where in the file the region begins.
+    pub file_offset: u64,
+}
+
+/// A memory table that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The sizes or addresses make no sense, or lie outside the file.
+    #[error("the memory region {region:x?} is not usable: {why}")]
+    Layout {
+        /// What was asked for.
+        region: RegionLayout,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Two regions of one table share guest addresses.
+    #[error("the memory region at guest address {0:#x} overlaps another")]
+    Overlap(u64),
+    /// No such region to remove.
+    #[error("no memory region like {0:x?} is mapped")]
+    Unknown(RegionLayout),
+    /// The kernel refused.
+    #[error("cannot map the memory region {region:x?}")]
+    Map {
+        /// What was asked for.
+        region: RegionLayout,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// One region, mapped for as long as this value lives.
+#[derive(Debug)]
+pub struct Region {
+    layout: RegionLayout,
+    /// Start and length of the mapping, which may begin before the region and end behind it.
+    map: *mut libc::c_void,
+    map_len: usize,
+    /// Address of the region's first byte.
+    host: *mut u8,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread; the value is immutable.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Maps `file` shared, readable and writable. The file is not needed afterwards.
+    pub fn map(layout: RegionLayout, file: &File) -> Result<Self, MemoryError> {
+        let refuse = |why| MemoryError::Layout {
+            region: layout,
+            why,
+        };
+        let fail = |source| MemoryError::Map {
+            region: layout,
+            source,
+        };
+        if layout.size == 0 {
+            return Err(refuse("it is empty"));
+        }
+        for start in [layout.guest_addr, layout.user_addr] {
+            start
+                .checked_add(layout.size)
+                .ok_or_else(|| refuse("its addresses wrap around"))?;
+        }
+        let end = layout
+            .file_offset
+            .checked_add(layout.size)
+            .ok_or_else(|| refuse("its file offsets wrap around"))?;
+        let meta = file.metadata().map_err(fail)?;
+        if meta.file_type().is_file() && meta.len() < end {
+            return Err(refuse(
+                "the file is shorter; touching the rest would be fatal",
+            ));
+        }
+        // Huge page files want offset and length in whole huge pages, which is their block size.
+        let page = meta.blksize().next_power_of_two().max(4096);
+        let before = layout.file_offset & page.wrapping_sub(1);
+        let map_len = layout
+            .size
+            .checked_add(before)
+            .and_then(|len| len.checked_next_multiple_of(page))
+            .and_then(|len| usize::try_from(len).ok())
+            .ok_or_else(|| refuse("it is larger than the address space"))?;
+        let offset = libc::off_t::try_from(layout.file_offset.wrapping_sub(before))
+            .map_err(|_| refuse("its file offset is out of range"))?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let map = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                map_len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_NORESERVE,
+                file.as_raw_fd(),
+                offset,
+            )
+        };
+        if map == libc::MAP_FAILED {
+            return Err(fail(io::Error::last_os_error()));
+        }
+        // SAFETY: the mapping is the process's own; guest memory has no place in a core dump.
+        unsafe { libc::madvise(map, map_len, libc::MADV_DONTDUMP) };
+        Ok(Self {
+            layout,
+            map,
+            map_len,
+            host: map.cast::<u8>().wrapping_add(before as usize),
+        })
+    }
+
+    /// What the region was mapped from.
+    pub fn layout(&self) -> RegionLayout {
+        self.layout
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `map` and nothing else unmaps it; whoever holds
+        // pointers into it also holds the `Memory` that owns this value.
+        unsafe { libc::munmap(self.map, self.map_len) };
+    }
+}
+
+/// A run of addresses (guest's or frontend's) that lies contiguous in this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Window {
+    start: u64,
+    len: u64,
+    host: usize,
+}
+
+impl Window {
+    /// Host address of `addr` if the `len` bytes there are all in this window.
+    #[inline]
+    pub(crate) fn translate(&self, addr: u64, len: u64) -> Option<*mut u8> {
+        let offset = addr.wrapping_sub(self.start);
+        // One comparison for "below" and "behind": below wraps to a huge offset.
+        if offset < self.len && len <= self.len.wrapping_sub(offset) {
+            Some(ptr::with_exposed_provenance_mut(
+                self.host.wrapping_add(offset as usize),
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// Bytes from `addr` to the window's end; 0 when `addr` is not inside.
+    fn room(&self, addr: u64) -> u64 {
+        self.len.saturating_sub(addr.wrapping_sub(self.start))
+    }
+}
+
+/// An immutable table of mapped regions, sorted by guest address.
+#[derive(Debug, Default)]
+pub struct Memory {
+    regions: Vec<Arc<Region>>,
+    /// The guest addresses of `regions`, apart, so that a search touches few cache lines.
+    windows: Vec<Window>,
+}
+
+impl Memory {
+    /// A table of these regions. Fails when two of them overlap.
+    pub fn new(mut regions: Vec<Arc<Region>>) -> Result<Self, MemoryError> {
+        regions.sort_by_key(|region| region.layout.guest_addr);
+        let windows: Vec<Window> = regions
+            .iter()
+            .map(|region| Window {
+                start: region.layout.guest_addr,
+                len: region.layout.size,
+                host: region.host.expose_provenance(),
+            })
+            .collect();
+        for (low, high) in windows.iter().zip(windows.iter().skip(1)) {
+            if low.room(high.start) != 0 {
+                return Err(MemoryError::Overlap(high.start));
+            }
+        }
+        Ok(Self { regions, windows })
+    }
+
+    /// This table with one more region.
+    pub fn with(&self, region: Region) -> Result<Self, MemoryError> {
+        let mut regions = self.regions.clone();
+        regions.push(Arc::new(region));
+        Self::new(regions)
+    }
+
+    /// This table without the region of the same addresses and size (the file offset is not
+    /// compared: the protocol leaves it out of a removal).
+    pub fn without(&self, layout: RegionLayout) -> Result<Self, MemoryError> {
+        let same = |region: &Arc<Region>| {
+            let have = region.layout;
+            (have.guest_addr, have.user_addr, have.size)
+                == (layout.guest_addr, layout.user_addr, layout.size)
+        };
+        let mut regions = self.regions.clone();
+        regions.retain(|region| !same(region));
+        if regions.len() == self.regions.len() {
+            return Err(MemoryError::Unknown(layout));
+        }
+        Self::new(regions)
+    }
+
+    /// The regions, by guest address.
+    pub fn regions(&self) -> impl ExactSizeIterator<Item = RegionLayout> {
+        self.regions.iter().map(|region| region.layout)
+    }
+
+    /// The regions themselves, for another table to share.
+    #[cfg(test)]
+    pub(crate) fn shared_regions(&self) -> Vec<Arc<Region>> {
+        self.regions.clone()
+    }
+
+    /// Host address of `len` bytes at the guest physical address, if they are contiguous in one
+    /// region. Valid while this table lives.
+    pub fn guest(&self, addr: u64, len: u64) -> Option<*mut u8> {
+        self.window(addr)?.translate(addr, len)
+    }
+
+    /// Host address of `len` bytes at the frontend's own address `addr`, as above.
+    pub fn user(&self, addr: u64, len: u64) -> Option<*mut u8> {
+        self.regions.iter().find_map(|region| {
+            Window {
+                start: region.layout.user_addr,
+                len: region.layout.size,
+                host: region.host.expose_provenance(),
+            }
+            .translate(addr, len)
+        })
+    }
+
+    /// The window that holds the guest address.
+    pub(crate) fn window(&self, addr: u64) -> Option<Window> {
+        let after = self.windows.partition_point(|w| w.start <= addr);
+        let window = *self.windows.get(after.checked_sub(1)?)?;
+        (window.room(addr) != 0).then_some(window)
+    }
+
+    /// Calls `each` with the contiguous parts of `len` bytes at the guest address, in order;
+    /// false when some of them are in no region. `cache` is the caller's memory of the last
+    /// window used: most descriptors hit it.
+    #[inline]
+    pub(crate) fn parts(
+        &self,
+        cache: &mut Window,
+        addr: u64,
+        len: u32,
+        mut each: impl FnMut(*mut u8, usize),
+    ) -> bool {
+        if let Some(host) = cache.translate(addr, u64::from(len)) {
+            each(host, len as usize);
+            return true;
+        }
+        self.parts_slow(cache, addr, len, &mut each)
+    }
+
+    #[cold]
+    fn parts_slow(
+        &self,
+        cache: &mut Window,
+        mut addr: u64,
+        len: u32,
+        each: &mut dyn FnMut(*mut u8, usize),
+    ) -> bool {
+        let mut left = u64::from(len);
+        while left != 0 {
+            let Some(window) = self.window(addr) else {
+                return false;
+            };
+            let part = window.room(addr).min(left);
+            let Some(host) = window.translate(addr, part) else {
+                return false;
+            };
+            each(host, part as usize);
+            *cache = window;
+            left = left.wrapping_sub(part);
+            // Regions end at or below 2^64 - 1 (checked when mapped), so this cannot wrap.
+            addr = addr.wrapping_add(part);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(len: u64) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(len).unwrap();
+        file
+    }
+
+    fn layout(guest: u64, user: u64, size: u64, offset: u64) -> RegionLayout {
+        RegionLayout {
+            guest_addr: guest,
+            user_addr: user,
+            size,
+            file_offset: offset,
+        }
+    }
+
+    #[test]
+    fn regions_that_make_no_sense_are_refused() {
+        let file = file(0x10000);
+        for bad in [
+            layout(0, 0, 0, 0),
+            layout(u64::MAX - 0xfff, 0, 0x1000, 0),
+            layout(0, u64::MAX - 0xfff, 0x1000, 0),
+            layout(0, 0, 0x1000, u64::MAX - 0x10),
+            layout(0, 0, 0x10001, 0),
+            layout(0, 0, 0x1000, 0x10000),
+            layout(0, 0, 1 << 63, 0),
+        ] {
+            let error = Region::map(bad, &file).unwrap_err();
+            assert!(matches!(error, MemoryError::Layout { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_offset_inside_a_page_is_honoured() {
+        use std::os::unix::fs::FileExt;
+        let file = file(0x3000);
+        file.write_all_at(b"here", 0x1010).unwrap();
+        let region = Region::map(layout(0x8000, 0x100, 0x1000, 0x1010), &file).unwrap();
+        let memory = Memory::new(vec![Arc::new(region)]).unwrap();
+        let host = memory.guest(0x8000, 4).unwrap();
+        // SAFETY: just translated, and `memory` lives.
+        assert_eq!(unsafe { host.cast::<[u8; 4]>().read_volatile() }, *b"here");
+        assert_eq!(memory.user(0x100, 4), Some(host));
+    }
+
+    #[test]
+    fn translation_keeps_inside_the_regions() {
+        let file = file(0x4000);
+        let map = |guest, user, offset| {
+            Arc::new(Region::map(layout(guest, user, 0x2000, offset), &file).unwrap())
+        };
+        // The first two are adjacent for the guest, not for the frontend.
+        let memory = Memory::new(vec![
+            map(0x12000, 0xa_0000, 0x2000),
+            map(0x10000, 0xb_0000, 0),
+            map(0x40000, 0xc_0000, 0),
+        ])
+        .unwrap();
+        assert!(memory.guest(0x10000, 0x2000).is_some());
+        assert!(memory.guest(0x11fff, 2).is_none());
+        assert!(memory.guest(0xffff, 1).is_none());
+        assert!(memory.guest(0x14000, 1).is_none());
+        assert!(memory.guest(u64::MAX, 2).is_none());
+        assert!(memory.user(0xb_1fff, 1).is_some());
+        assert!(memory.user(0xb_1fff, 2).is_none());
+
+        let mut cache = Window::default();
+        let mut lens = Vec::new();
+        assert!(memory.parts(&mut cache, 0x11000, 0x2000, |_, len| lens.push(len)));
+        assert_eq!(lens, [0x1000, 0x1000]);
+        assert!(!memory.parts(&mut cache, 0x13000, 0x2000, |_, _| ()));
+        assert!(!memory.parts(&mut cache, u64::MAX, 2, |_, _| ()));
+    }
+
+    #[test]
+    fn tables_grow_and_shrink_but_never_overlap() {
+        let file = file(0x4000);
+        let low = layout(0, 0x1000, 0x2000, 0);
+        let memory = Memory::default()
+            .with(Region::map(low, &file).unwrap())
+            .unwrap();
+        let clash = Region::map(layout(0x1fff, 0x8000, 0x1000, 0), &file).unwrap();
+        assert!(matches!(
+            memory.with(clash),
+            Err(MemoryError::Overlap(0x1fff))
+        ));
+        let high = Region::map(layout(0x2000, 0x8000, 0x1000, 0x2000), &file).unwrap();
+        let memory = memory.with(high).unwrap();
+        assert_eq!(memory.regions().len(), 2);
+        assert!(memory.without(layout(0, 0x1001, 0x2000, 0)).is_err());
+        assert_eq!(memory.without(low).unwrap().regions().len(), 1);
+    }
+}

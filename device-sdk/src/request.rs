@@ -107,9 +107,9 @@ pub struct Request {
     /// Index of the queue it came from.
     pub(crate) queue: u16,
     /// The engine's name for the memory table that `segments` points into.
-    pub(crate) generation: u64,
+    pub(crate) generation: u32,
     /// Identity of the `Queue` it came from.
-    pub(crate) origin: u64,
+    pub(crate) origin: u32,
 }
 
 impl Request {

@@ -1,12 +1,46 @@
 //! The ring engine: one [`Queue`] per virtqueue, and the streams of the simple level.
+//!
+//! A ring's addresses are translated once, when it starts; each chain is copied out of guest
+//! memory descriptor by descriptor, checked, and handed out as a [`Request`]; answers are
+//! published a batch at a time. There is one place where a chain is taken ([`Queue::pop`]) and
+//! two where it comes back ([`Queue::complete`], [`Queue::give_back`]).
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod chain;
+#[cfg(test)]
+mod compare;
+mod lease;
+mod notify;
+mod split;
 mod stream;
+#[cfg(test)]
+mod tests;
 
+use std::collections::VecDeque;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tracing::warn;
+
+pub use chain::ChainError;
+pub use split::{MAX_SIZE, RingAddresses, RingError};
+pub(crate) use stream::SharedGroup;
 pub use stream::{RequestStream, StreamRequest};
 
-use crate::request::Request;
+use crate::memory::{Memory, Window};
+use crate::request::{Request, Segment};
+use chain::Walk;
+use lease::Leases;
+use notify::Notify;
+use split::SplitRing;
 
-/// The guest broke the rules of a ring. The ring takes no more work until the device is reset.
+/// Segment lists kept for reuse are no longer than this, so that one long chain does not cost
+/// its memory for ever.
+const POOLED_SEGMENTS: usize = 64;
+
+/// The guest broke the rules of a ring, or a device those of the engine. The ring takes no more
+/// work until it is started anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
@@ -16,16 +50,107 @@ pub enum QueueError {
         /// Index of the queue within the device.
         queue: u16,
     },
+    /// The driver's chain cannot be used.
+    #[error("queue {queue}: the chain at descriptor {head} is malformed")]
+    Chain {
+        /// Index of the queue within the device.
+        queue: u16,
+        /// Index of the chain's first descriptor.
+        head: u16,
+        /// What is wrong with it.
+        #[source]
+        source: ChainError,
+    },
+    /// The driver claims to have made more chains available than the ring has entries.
+    #[error("queue {queue}: the available index is {index}, more than a ring beyond {next}")]
+    AvailableIndex {
+        /// Index of the queue within the device.
+        queue: u16,
+        /// What the driver wrote.
+        index: u16,
+        /// The next chain to be taken.
+        next: u16,
+    },
+    /// The device completed a request on a queue it did not come from.
+    #[error("queue {queue}: a request of another queue was completed here")]
+    Foreign {
+        /// Index of the queue within the device.
+        queue: u16,
+    },
+}
+
+/// How a ring is started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingStart {
+    /// Entries, a power of two.
+    pub(crate) size: u16,
+    /// Where its parts lie.
+    pub(crate) addresses: RingAddresses,
+    /// Free-running available index of the first chain to take.
+    pub(crate) base: u16,
+    /// `RING_EVENT_IDX` was negotiated.
+    pub(crate) event_idx: bool,
+    /// `RING_INDIRECT_DESC` was negotiated.
+    pub(crate) indirect: bool,
 }
 
 /// One virtqueue, as its worker sees it. Lives on the worker's thread.
 #[derive(Debug)]
 pub struct Queue {
     index: u16,
-    size: u16,
+    /// Tells this queue's requests from those of any other in the process.
+    origin: u32,
+    ring: Option<SplitRing>,
+    start: Option<RingStart>,
+    enabled: bool,
+    broken: bool,
+    /// The worker is stopping: no more chains are taken.
+    draining: bool,
+    /// The worker wants to be called for kicks.
+    kicks: bool,
+    /// Next chain to take, as a free-running available index.
+    next: u16,
+    /// Available index up to which chains are known to be there.
+    filled: u16,
+    /// Available index at the last look: only news beyond it call the worker.
+    looked: u16,
+    /// Next used entry to write, free-running.
+    used: u16,
+    /// Requests taken and given back, oldest first.
+    returned: VecDeque<Request>,
+    leases: Leases,
+    window: Window,
+    notify: Notify,
+    pool: Vec<Vec<Segment>>,
 }
 
 impl Queue {
+    /// A queue that is not set up.
+    pub(crate) fn new(index: u16, memory: Arc<Memory>) -> Self {
+        static ORIGINS: AtomicU32 = AtomicU32::new(0);
+        let mut leases = Leases::default();
+        leases.replace(memory);
+        Self {
+            index,
+            origin: ORIGINS.fetch_add(1, Ordering::Relaxed),
+            ring: None,
+            start: None,
+            enabled: false,
+            broken: false,
+            draining: false,
+            kicks: true,
+            next: 0,
+            filled: 0,
+            looked: 0,
+            used: 0,
+            returned: VecDeque::new(),
+            leases,
+            window: Window::default(),
+            notify: Notify::default(),
+            pool: Vec::new(),
+        }
+    }
+
     /// Index of the queue within the device.
     pub fn index(&self) -> u16 {
         self.index
@@ -33,41 +158,263 @@ impl Queue {
 
     /// Ring size in entries: the most requests that can be in flight. 0 while not set up.
     pub fn size(&self) -> u16 {
-        self.size
+        self.ring.as_ref().map_or(0, SplitRing::size)
     }
 
     /// Whether the driver has set the queue up and enabled it. Nothing is popped from one that
     /// is not; requests already in flight may still be completed.
     pub fn enabled(&self) -> bool {
-        self.size != 0
+        self.enabled && self.ring.is_some() && !self.broken
+    }
+
+    /// Requests popped and neither completed nor given back.
+    pub fn in_flight(&self) -> usize {
+        self.leases.requests().saturating_sub(self.returned.len())
     }
 
     /// Takes the next chain the driver has made available; `None` when there is none now (a kick
-    /// will announce the next).
+    /// will announce the next). After an error the queue stays broken until it is started anew.
+    #[inline]
     pub fn pop(&mut self) -> Result<Option<Request>, QueueError> {
-        Ok(None)
+        if self.broken {
+            return Err(QueueError::Broken { queue: self.index });
+        }
+        let Some(ring) = &self.ring else {
+            return Ok(None);
+        };
+        if !self.enabled || self.draining {
+            return Ok(None);
+        }
+        if let Some(request) = self.returned.pop_front() {
+            return Ok(Some(request));
+        }
+        if self.next == self.filled {
+            let index = ring.avail_index();
+            self.looked = index;
+            if index.wrapping_sub(self.next) > ring.size() {
+                self.broken = true;
+                return Err(QueueError::AvailableIndex {
+                    queue: self.index,
+                    index,
+                    next: self.next,
+                });
+            }
+            self.filled = index;
+            if index == self.next {
+                return Ok(None);
+            }
+        }
+        let head = ring.avail_head(self.next);
+        let mut segments = self.pool.pop().unwrap_or_default();
+        let walked = Walk {
+            memory: self.leases.memory(),
+            window: &mut self.window,
+            indirect: self.start.is_some_and(|start| start.indirect),
+            limit: ring.size().max(chain::MAX_DESCRIPTORS),
+        }
+        .run(ring.table(), head, &mut segments);
+        let readable = walked.map_err(|source| {
+            self.broken = true;
+            QueueError::Chain {
+                queue: self.index,
+                head,
+                source,
+            }
+        })?;
+        let position = self.next;
+        self.next = position.wrapping_add(1);
+        self.leases.take();
+        Ok(Some(Request {
+            segments,
+            readable,
+            head,
+            position,
+            queue: self.index,
+            generation: self.leases.generation(),
+            origin: self.origin,
+        }))
     }
 
     /// Answers requests, each with the number of bytes written to it (which says nothing about
     /// success: that is in the device class's own status). The whole batch becomes visible to the
     /// driver at once, with one write of the used index and at most one interrupt.
+    ///
+    /// Fails only on a request of another queue, a bug in the device; the rest of the batch is
+    /// published all the same.
     pub fn complete(
         &mut self,
         done: impl IntoIterator<Item = (Request, u32)>,
     ) -> Result<(), QueueError> {
-        drop(done);
+        let old = self.used;
+        let mut foreign = false;
+        for (mut request, written) in done {
+            if request.origin != self.origin {
+                foreign = true;
+                continue;
+            }
+            if let Some(ring) = &self.ring {
+                ring.write_used(self.used, request.head, written);
+                self.used = self.used.wrapping_add(1);
+            }
+            self.leases.release(request.generation);
+            let mut segments = std::mem::take(&mut request.segments);
+            if segments.capacity() <= POOLED_SEGMENTS {
+                segments.clear();
+                self.pool.push(segments);
+            }
+        }
+        if self.used != old
+            && let Some(ring) = &self.ring
+        {
+            ring.publish(self.used);
+            self.notify.published(ring, old, self.used);
+        }
+        if foreign {
+            return Err(QueueError::Foreign { queue: self.index });
+        }
         Ok(())
     }
 
     /// Returns a request nobody has acted on. It is popped again next, or left to whoever serves
     /// the queue after this worker has stopped.
     pub fn give_back(&mut self, request: Request) {
-        drop(request);
+        if request.origin != self.origin {
+            warn!(
+                queue = self.index,
+                "a request of another queue was given back here"
+            );
+            return;
+        }
+        // Oldest first, however they come back.
+        let age = |r: &Request| self.next.wrapping_sub(r.position);
+        let at = self.returned.partition_point(|r| age(r) > age(&request));
+        self.returned.insert(at, request);
     }
 
     /// Whether a driver's kick should call the worker. On by default; a worker that has what it
     /// needs from this queue (enough receive buffers) may turn kicks off to spare wake-ups.
     pub fn set_kicks(&mut self, wanted: bool) {
-        let _ = wanted;
+        self.kicks = wanted;
+    }
+}
+
+/// What the worker's loop does with a queue.
+impl Queue {
+    /// Sets the ring up. It runs once it is also [enabled](Self::set_enabled).
+    pub(crate) fn start(&mut self, start: RingStart) -> Result<(), RingError> {
+        let ring = SplitRing::new(self.leases.memory(), start.size, start.addresses)?;
+        self.used = ring.used_index();
+        self.next = start.base;
+        self.filled = start.base;
+        self.looked = start.base;
+        self.broken = false;
+        self.draining = false;
+        self.kicks = true;
+        self.notify.start(start.event_idx);
+        self.ring = Some(ring);
+        self.start = Some(start);
+        Ok(())
+    }
+
+    /// The ring's parts have moved, or memory was mapped anew: translates them again and goes on
+    /// where it was. On failure the ring stands still until it is told better addresses.
+    fn relocate(&mut self) -> Result<(), RingError> {
+        if let Some(start) = self.start {
+            self.ring = None;
+            self.ring = Some(SplitRing::new(
+                self.leases.memory(),
+                start.size,
+                start.addresses,
+            )?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_memory(&mut self, memory: Arc<Memory>) -> Result<(), RingError> {
+        self.window = Window::default();
+        self.leases.replace(memory);
+        self.relocate()
+    }
+
+    pub(crate) fn set_addresses(&mut self, addresses: RingAddresses) -> Result<(), RingError> {
+        if let Some(start) = &mut self.start {
+            start.addresses = addresses;
+        }
+        self.relocate()
+    }
+
+    pub(crate) fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// The eventfd to interrupt the driver with; `None`: it polls.
+    pub(crate) fn set_call(&mut self, call: Option<File>) {
+        self.notify.call = call;
+    }
+
+    /// Whether the driver has made anything available since the last look: the worker is to be
+    /// called. Buffers that were seen before and left alone do not count.
+    #[inline]
+    pub(crate) fn look(&mut self) -> bool {
+        if !self.enabled || self.broken || !self.kicks {
+            return false;
+        }
+        let Some(ring) = &self.ring else {
+            return false;
+        };
+        let index = ring.avail_index();
+        let news = index != self.looked;
+        self.looked = index;
+        news
+    }
+
+    /// Asks the driver for a kick at its next news, and looks once more: true when something came
+    /// in the meantime and the worker must not sleep.
+    pub(crate) fn arm(&mut self) -> bool {
+        let Some(ring) = &self.ring else {
+            return false;
+        };
+        if !self.enabled || self.broken || !self.kicks {
+            self.notify.disarm(ring);
+            return false;
+        }
+        self.notify.arm(ring, self.looked);
+        self.look()
+    }
+
+    /// The worker is awake and looks by itself.
+    pub(crate) fn disarm(&mut self) {
+        if let Some(ring) = &self.ring {
+            self.notify.disarm(ring);
+        }
+    }
+
+    /// No chain is popped any more; those in flight may be completed or given back.
+    pub(crate) fn begin_drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Ends the ring's run. Returns the available index from which whoever comes next must go on:
+    /// behind the last chain completed, before those given back.
+    pub(crate) fn stop(&mut self) -> u16 {
+        while let Some(last) = self.returned.pop_back() {
+            if last.position != self.next.wrapping_sub(1) {
+                warn!(
+                    queue = self.index,
+                    head = last.head,
+                    "a request given back behind a completed one is lost"
+                );
+            } else {
+                self.next = last.position;
+            }
+            self.leases.release(last.generation);
+        }
+        if let Some(ring) = &self.ring {
+            // Leave the flags as a driver expects to find them.
+            self.notify.arm(ring, self.next);
+        }
+        self.ring = None;
+        self.start = None;
+        self.next
     }
 }

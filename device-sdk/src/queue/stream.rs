@@ -1,13 +1,74 @@
-//! The simple level's view of a queue: a stream of requests.
+//! The simple level's view of its queues: streams of requests, on the worker's own thread.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::ops::Deref;
+use std::rc::Rc;
 
-use super::QueueError;
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::{Queue, QueueError};
 use crate::request::Request;
 
+/// The queues of a group, shared between the worker's loop, the streams and the requests. All of
+/// them live on one thread.
+pub(crate) struct SharedGroup {
+    queues: RefCell<Vec<Queue>>,
+    /// One per queue: there may be something to pop.
+    news: Vec<Notify>,
+    stopping: Cell<bool>,
+}
+
+impl SharedGroup {
+    pub(crate) fn new(queues: Vec<Queue>) -> Rc<Self> {
+        Rc::new(Self {
+            news: queues.iter().map(|_| Notify::new()).collect(),
+            queues: RefCell::new(queues),
+            stopping: Cell::new(false),
+        })
+    }
+
+    /// A stream per queue, in order.
+    pub(crate) fn streams(self: &Rc<Self>) -> Vec<RequestStream> {
+        let queues = self.queues.borrow();
+        let streams = queues.iter().enumerate();
+        streams
+            .map(|(slot, queue)| RequestStream {
+                group: Rc::clone(self),
+                slot,
+                index: queue.index(),
+            })
+            .collect()
+    }
+
+    /// Runs `f` on the queues. `f` must not wait.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Vec<Queue>) -> T) -> T {
+        f(&mut self.queues.borrow_mut())
+    }
+
+    /// Wakes the stream of this queue.
+    pub(crate) fn wake(&self, slot: usize) {
+        if let Some(news) = self.news.get(slot) {
+            news.notify_one();
+        }
+    }
+
+    /// Ends all streams.
+    pub(crate) fn stop(&self) {
+        self.stopping.set(true);
+        self.with(|queues| queues.iter_mut().for_each(Queue::begin_drain));
+        for news in &self.news {
+            news.notify_one();
+        }
+    }
+}
+
 /// The requests of one queue, in the driver's order.
-#[derive(Debug)]
 pub struct RequestStream {
+    group: Rc<SharedGroup>,
+    slot: usize,
     index: u16,
 }
 
@@ -17,11 +78,39 @@ impl RequestStream {
         self.index
     }
 
+    /// The next request, if the driver has made one available already.
+    pub fn try_next(&mut self) -> Result<Option<StreamRequest>, QueueError> {
+        let popped = self.group.with(|queues| match queues.get_mut(self.slot) {
+            Some(queue) => queue.pop(),
+            None => Ok(None),
+        })?;
+        Ok(popped.map(|request| StreamRequest {
+            request: Some(request),
+            group: Rc::clone(&self.group),
+            slot: self.slot,
+        }))
+    }
+
     /// The next request; waits for one. `None` when the queue is to stop: finish what is held.
     /// Cancel-safe: nothing is lost when the future is dropped before it is ready.
     pub async fn next(&mut self) -> Result<Option<StreamRequest>, QueueError> {
-        std::future::ready(()).await;
-        Ok(None)
+        loop {
+            if self.group.stopping.get() {
+                return Ok(None);
+            }
+            if let Some(request) = self.try_next()? {
+                return Ok(Some(request));
+            }
+            if let Some(news) = self.group.news.get(self.slot) {
+                news.notified().await;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RequestStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestStream({})", self.index)
     }
 }
 
@@ -29,26 +118,64 @@ impl RequestStream {
 ///
 /// When dropped unanswered it is completed with nothing written, or given back if the queue is
 /// stopping.
-#[derive(Debug)]
 pub struct StreamRequest {
-    request: Request,
+    /// `None` only once answered.
+    request: Option<Request>,
+    group: Rc<SharedGroup>,
+    slot: usize,
 }
 
 impl StreamRequest {
     /// Answers the request; `written` as in [`Queue::complete`](super::Queue::complete).
-    pub fn complete(self, written: u32) -> Result<(), QueueError> {
-        let _ = written;
-        Ok(())
+    pub fn complete(mut self, written: u32) -> Result<(), QueueError> {
+        self.finish(|queue, request| queue.complete([(request, written)]))
+            .unwrap_or(Ok(()))
     }
 
     /// Returns the request as if it had never been taken.
-    pub fn give_back(self) {}
+    pub fn give_back(mut self) {
+        self.finish(Queue::give_back);
+    }
+
+    fn finish<T>(&mut self, f: impl FnOnce(&mut Queue, Request) -> T) -> Option<T> {
+        let request = self.request.take()?;
+        self.group
+            .with(|queues| queues.get_mut(self.slot).map(|queue| f(queue, request)))
+    }
+}
+
+impl Drop for StreamRequest {
+    fn drop(&mut self) {
+        if self.group.stopping.get() {
+            self.finish(Queue::give_back);
+        } else if let Some(Err(error)) =
+            self.finish(|queue, request| queue.complete([(request, 0)]))
+        {
+            warn!(%error, "a dropped request could not be completed");
+        }
+    }
 }
 
 impl Deref for StreamRequest {
     type Target = Request;
 
     fn deref(&self) -> &Request {
-        &self.request
+        static ANSWERED: Request = Request {
+            segments: Vec::new(),
+            readable: 0,
+            head: 0,
+            position: 0,
+            queue: 0,
+            generation: 0,
+            origin: 0,
+        };
+        // Answering takes the value, so nobody can look at one that is.
+        self.request.as_ref().unwrap_or(&ANSWERED)
+    }
+}
+
+impl fmt::Debug for StreamRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.request.fmt(f)
     }
 }
