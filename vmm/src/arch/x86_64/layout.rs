@@ -40,7 +40,7 @@ pub fn ram_ranges(size: u64) -> (Range<u64>, Option<Range<u64>>) {
 // The first MiB: what the VMM writes for the kernel's first steps. A kernel copies what it
 // keeps, and reclaims the rest as ordinary RAM.
 
-/// The boot GDT ([`boot::gdt`](super::boot::entry)).
+/// The boot GDT ([`boot::EntryState`](super::boot::EntryState)).
 pub const BOOT_GDT: u64 = 0x500;
 /// A TSS of zeroes, which TR must point at on entry.
 pub const BOOT_TSS: u64 = 0x580;
@@ -91,8 +91,13 @@ pub const KVM_RESERVED: Range<u64> = 0xfffb_c000..0xfffc_0000;
 ///
 /// It begins at the next GiB, so that 1 GiB pages can map the RAM below, and is at most 64 GiB long.
 pub fn mmio64(ram_end: u64, physical_bits: u8) -> Range<u64> {
-    let limit = 1u64.checked_shl(u32::from(physical_bits)).unwrap_or(1 << 52);
-    let start = ram_end.max(HIGH_RAM_START).checked_next_multiple_of(GIB).unwrap_or(limit);
+    let limit = 1u64
+        .checked_shl(u32::from(physical_bits))
+        .unwrap_or(1 << 52);
+    let start = ram_end
+        .max(HIGH_RAM_START)
+        .checked_next_multiple_of(GIB)
+        .unwrap_or(limit);
     let end = start.saturating_add(64 * GIB).min(limit);
     start.min(end)..end
 }

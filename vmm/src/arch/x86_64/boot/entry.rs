@@ -6,10 +6,26 @@ use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 use crate::arch::x86_64::layout;
 
 /// Selectors 0x08 to 0x20 of [`BOOT_GDT`]; Linux's protocol demands 0x10 and 0x18.
-const CODE64: Descriptor = Descriptor { selector: 0x10, flags: 0xa09b, limit: 0xf_ffff };
-const CODE32: Descriptor = Descriptor { selector: 0x10, flags: 0xc09b, limit: 0xf_ffff };
-const DATA: Descriptor = Descriptor { selector: 0x18, flags: 0xc093, limit: 0xf_ffff };
-const TSS: Descriptor = Descriptor { selector: 0x20, flags: 0x008b, limit: 0x67 };
+const CODE64: Descriptor = Descriptor {
+    selector: 0x10,
+    flags: 0xa09b,
+    limit: 0xf_ffff,
+};
+const CODE32: Descriptor = Descriptor {
+    selector: 0x10,
+    flags: 0xc09b,
+    limit: 0xf_ffff,
+};
+const DATA: Descriptor = Descriptor {
+    selector: 0x18,
+    flags: 0xc093,
+    limit: 0xf_ffff,
+};
+const TSS: Descriptor = Descriptor {
+    selector: 0x20,
+    flags: 0x008b,
+    limit: 0x67,
+};
 
 /// Control register bits (Intel SDM volume 3, 2.5).
 const CR0_PE: u64 = 1 << 0;
@@ -69,11 +85,23 @@ impl EntryState {
     pub fn apply(&self, sregs: &mut kvm_sregs) {
         let code = self.code();
         sregs.cs = code.segment();
-        for data in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
+        for data in [
+            &mut sregs.ds,
+            &mut sregs.es,
+            &mut sregs.fs,
+            &mut sregs.gs,
+            &mut sregs.ss,
+        ] {
             *data = DATA.segment();
         }
-        sregs.tr = kvm_segment { base: layout::BOOT_TSS, ..TSS.segment() };
-        sregs.ldt = kvm_segment { unusable: 1, ..kvm_segment::default() };
+        sregs.tr = kvm_segment {
+            base: layout::BOOT_TSS,
+            ..TSS.segment()
+        };
+        sregs.ldt = kvm_segment {
+            unusable: 1,
+            ..kvm_segment::default()
+        };
         sregs.gdt = kvm_dtable {
             base: layout::BOOT_GDT,
             limit: (GDT_ENTRIES * size_of::<u64>() - 1) as u16,
@@ -135,7 +163,11 @@ impl Descriptor {
         let granular = bit(15) == 1;
         kvm_segment {
             base: 0,
-            limit: if granular { self.limit << 12 | 0xfff } else { self.limit },
+            limit: if granular {
+                self.limit << 12 | 0xfff
+            } else {
+                self.limit
+            },
             selector: self.selector,
             type_: (self.flags & 0xf) as u8,
             s: bit(4),
@@ -156,7 +188,13 @@ mod tests {
     use super::*;
 
     fn entry(mode: EntryMode) -> EntryState {
-        EntryState { mode, rip: 0x100_0200, rsp: 0, rbx: 0, rsi: layout::ZERO_PAGE }
+        EntryState {
+            mode,
+            rip: 0x100_0200,
+            rsp: 0,
+            rbx: 0,
+            rsi: layout::ZERO_PAGE,
+        }
     }
 
     #[test]
@@ -180,7 +218,11 @@ mod tests {
 
     #[test]
     fn protected_mode_entry_is_flat_without_paging() {
-        let mut sregs = kvm_sregs { cr4: 0x20, efer: 0xd01, ..kvm_sregs::default() };
+        let mut sregs = kvm_sregs {
+            cr4: 0x20,
+            efer: 0xd01,
+            ..kvm_sregs::default()
+        };
         entry(EntryMode::Protected).apply(&mut sregs);
         assert_eq!((sregs.cs.l, sregs.cs.db, sregs.cs.g), (0, 1, 1));
         assert_eq!((sregs.cr0, sregs.cr4, sregs.efer), (0x11, 0, 0));
@@ -192,6 +234,9 @@ mod tests {
         let gdt = entry(EntryMode::Long).gdt();
         assert_eq!(gdt[usize::from(CODE64.selector >> 3)], CODE64.raw(0));
         assert_eq!(gdt[usize::from(DATA.selector >> 3)], DATA.raw(0));
-        assert_eq!(gdt[usize::from(TSS.selector >> 3)], TSS.raw(layout::BOOT_TSS));
+        assert_eq!(
+            gdt[usize::from(TSS.selector >> 3)],
+            TSS.raw(layout::BOOT_TSS)
+        );
     }
 }

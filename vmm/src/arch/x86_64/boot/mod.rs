@@ -7,19 +7,20 @@
 
 mod bzimage;
 mod elf;
+mod entry;
 mod error;
-pub mod entry;
 mod initrd;
 mod memory_map;
 mod paging;
 mod pvh;
+mod zero_page;
 
 use std::io::{Read, Seek, SeekFrom};
 
 use vm_memory::{GuestMemoryMmap, ReadVolatile};
 
-pub use error::BootError;
 pub use entry::{EntryMode, EntryState};
+pub use error::BootError;
 pub use memory_map::{MapEntry, MapKind, memory_map};
 
 /// A kernel or initrd as [`load`] reads it: an open file, or bytes in memory.
@@ -27,7 +28,6 @@ pub trait Image: Read + Seek + ReadVolatile {}
 impl<T: Read + Seek + ReadVolatile> Image for T {}
 
 /// What to boot: the images, read from their start at every call of [`load`].
-#[derive(Debug)]
 pub struct Boot<'a, I> {
     /// The kernel: a bzImage or an ELF image.
     pub kernel: &'a mut I,
@@ -48,7 +48,9 @@ pub fn load<I: Image>(ram: &GuestMemoryMmap, boot: Boot<'_, I>) -> Result<EntryS
     let mut magic = [0u8; 4];
     let size = image_size(boot.kernel)?;
     if size >= 4 {
-        boot.kernel.read_exact(&mut magic).map_err(BootError::ReadKernel)?;
+        boot.kernel
+            .read_exact(&mut magic)
+            .map_err(BootError::ReadKernel)?;
     }
     if magic == elf::MAGIC {
         pvh::load(ram, boot, size)
@@ -59,7 +61,9 @@ pub fn load<I: Image>(ram: &GuestMemoryMmap, boot: Boot<'_, I>) -> Result<EntryS
 
 /// Length of an image in bytes; leaves the position at its start.
 fn image_size<I: Image>(image: &mut I) -> Result<u64, BootError> {
-    let size = image.seek(SeekFrom::End(0)).map_err(BootError::ReadKernel)?;
+    let size = image
+        .seek(SeekFrom::End(0))
+        .map_err(BootError::ReadKernel)?;
     image.rewind().map_err(BootError::ReadKernel)?;
     Ok(size)
 }
