@@ -1,5 +1,27 @@
 //! The virtio transport: the virtio status machine and queue registers, shown as a PCI function.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `device.rs` | what the transport and a device ask of each other |
+//! | `machine.rs` | the status machine and its registers, apart from PCI |
+//! | `queue.rs` | one queue's registers, and the check of them |
+//! | `features.rs` | which feature bits the transport shows |
+//! | `events.rs` | what the device's thread says, received without a lock |
+//! | `common.rs` | register numbers of the common configuration |
+//! | `capabilities.rs` | ids, BARs and capabilities in config space |
+//! | `config_access.rs` | the window onto the registers in config space |
+//! | `function.rs` | all of it as a PCI function |
 
+mod capabilities;
+mod common;
+mod config_access;
 pub mod device;
+mod events;
+mod features;
+mod function;
+mod machine;
+mod queue;
 
 pub use device::{Identity, QueueStart, Start, TransportEvents, VirtioDevice};
+pub use function::{TransportError, VirtioPci};
+pub use queue::IsRam;
