@@ -2,16 +2,20 @@
 
 SERIAL=$WORK/serial.log
 
-# wait_line PATTERN SECONDS: until the guest has printed such a line on ttyS0; prints it.
+# wait_line PATTERN SECONDS [FILE]: until the guest has printed such a line on ttyS0, or to the console
+# in FILE, and shows what it printed.
 wait_line() {
+    file=${3:-$SERIAL}
     left=$(($2 * 5))
-    while ! grep -a "$1" "$SERIAL" 2>/dev/null | tr -d '\r' | tail -n 1 | grep .; do
+    while ! grep -aq "$1" "$file" 2>/dev/null; do
         kill -0 "$VMM" 2>/dev/null || { cat "$SERIAL" >>"$LOG"; fail "the VM ended before the guest said: $1"; }
         left=$((left - 1))
         [ "$left" -gt 0 ] || { cat "$SERIAL" >>"$LOG"; fail "the guest did not say within $2 s: $1"; }
         sleep 0.2
     done
+    show "$1" "$file"
 }
+show() { grep -aE "$1" "${2:-$SERIAL}" | tr -d '\r' | sed 's/^/    /'; }
 
 make_disk() {
     root=$WORK/root
@@ -60,7 +64,11 @@ run_native() {
     "$@" >"$WORK/vmm.log" 2>&1 </dev/null &
     VMM=$!
     LOG=$WORK/vmm.log
-    wait_line 'guest: Linux' 90 | sed 's/^/    /'
+    wait_line 'guest: Linux' 90
+    terminal=$(grep -o '/dev/pts/[0-9]*' "$WORK/vmm.log" | head -n 1)
+    [ -n "$terminal" ] || fail "the VMM named no pty for the console"
+    cat "$terminal" >"$WORK/console" 2>/dev/null &
+    READER=$!
     done_step
 
     step "Processes: the VMM and its daemons"
@@ -68,17 +76,18 @@ run_native() {
     for name in $DAEMONS; do
         ps -o args --ppid "$VMM" | grep -q "$name" || fail "no $name among the VMM's children"
     done
+    processes=$(ps -o pid= --ppid "$VMM")
     done_step
 
     step "The guest uses its disk, its net card and its console"
-    wait_line 'guest: asks on the console' 60 >/dev/null
-    grep -a '^guest: .*driver' "$SERIAL" | tr -d '\r' | sed 's/^/    /'
-    terminal=$(grep -o '/dev/pts/[0-9]*' "$WORK/vmm.log" | head -n 1)
-    [ -n "$terminal" ] || fail "the VMM named no pty for the console"
-    note "the console is $terminal; typing: Ada"
+    wait_line 'guest: asks on the console' 60
+    note "the console is $terminal:"
+    wait_line 'call you?' 30 "$WORK/console"
+    note "typing: Ada"
     echo Ada >"$terminal"
-    wait_line 'guest: .* console line: Ada' 30 >/dev/null
-    grep -aE '^guest: (ok|FAIL|disk)' "$SERIAL" | tr -d '\r' | sed 's/^/    /'
+    wait_line 'Hello, Ada' 30 "$WORK/console"
+    wait_line 'guest: .* console line: Ada' 10
+    show '^guest: (virtio|ok|FAIL|disk)'
     ! grep -aq '^guest: FAIL' "$SERIAL" || fail "a check in the guest failed"
     done_step
 
@@ -88,9 +97,8 @@ run_native() {
     wait "$VMM" || status=$?
     VMM=
     [ "$status" = 0 ] || fail "outboard ended with $status, not 0"
-    for name in $DAEMONS; do
-        # Only those of this VM: each has the socketpair of a parent that is gone.
-        if ps -e -o ppid,args | grep -E '^ *1 ' | grep -q "$DEMO_BIN/$name"; then fail "$name was left behind"; fi
+    for process in $processes; do
+        ! kill -0 "$process" 2>/dev/null || fail "process $process of the VM was left behind"
     done
     note "outboard ended with 0 and left no daemon behind"
     done_step

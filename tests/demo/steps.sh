@@ -63,6 +63,7 @@ daemon_packages() { for name in $DAEMONS; do echo "-p $name"; done; }
 
 cleanup() {
     [ -z "${VMM:-}" ] || kill "$VMM" 2>/dev/null || true
+    [ -z "${READER:-}" ] || kill "$READER" 2>/dev/null || true
     [ -z "${HTTPD:-}" ] || kill "$HTTPD" 2>/dev/null || true
     [ -z "${TAP_MADE:-}" ] || $AS_ROOT ip link del "$TAP" 2>/dev/null || true
 }

@@ -1,0 +1,29 @@
+# What a person does with Outboard. CARGO_TARGET_DIR, PREFIX and DESTDIR are honoured.
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+DAEMONS := outboard-block outboard-net outboard-console
+
+help: ## What there is to make
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+
+build: ## The VMM and its daemons, optimised
+	$(CARGO) build --release --locked -p outboard $(addprefix -p ,$(DAEMONS))
+
+demo: ## Boot a Debian kernel with every device in a daemon, and see it used
+	tests/demo/demo.sh
+
+test: ## Every suite: units, conformance, bare metal on KVM, Linux in the nested rig
+	tests/run
+
+lint: ## Formatting, clippy, documentation, dependencies
+	tests/lint
+
+install: build ## Into PREFIX (/usr/local): bin/outboard, libexec/outboard/
+	install -Dm755 $(TARGET)/release/outboard $(DESTDIR)$(PREFIX)/bin/outboard
+	for daemon in $(DAEMONS); do \
+		install -Dm755 $(TARGET)/release/$$daemon $(DESTDIR)$(PREFIX)/libexec/outboard/$$daemon || exit 1; \
+	done
+
+.PHONY: help build demo test lint install
