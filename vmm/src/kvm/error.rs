@@ -37,6 +37,15 @@ pub enum KvmError {
     /// Every GSI is taken.
     #[error("all {0} interrupt routes of KVM are in use; use fewer devices or fewer queues")]
     NoGsi(u32),
+    /// More CPUID leaves than KVM takes.
+    #[error("this host has more CPUID leaves than KVM takes; this is a bug, please report it")]
+    CpuidTooLong,
+    /// No thread for a vCPU.
+    #[error("a vCPU's thread cannot be started; check the limit of processes (ulimit -u)")]
+    Thread(#[source] io::Error),
+    /// vCPUs hang.
+    #[error("{0} vCPUs do not leave the guest; the host's kernel log (dmesg) may say why")]
+    Stuck(usize),
     /// One ioctl failed.
     #[error("KVM refused to {action}; see the kernel log (dmesg)")]
     Ioctl {

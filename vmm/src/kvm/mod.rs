@@ -1,17 +1,28 @@
 //! Thin wrappers of KVM: the VM, its vCPUs, and the two eventfds of a queue.
 
 mod error;
+mod fault;
+#[cfg(test)]
+mod guest_test;
 mod ioeventfd;
 mod irqfd;
+mod kick;
 mod line;
 mod routes;
+mod run;
+mod state;
 mod system;
+mod vcpu;
+mod vcpus;
 mod vm;
 
 pub use error::KvmError;
+pub use fault::Fault;
 pub use ioeventfd::{Address, IoEventFd};
 pub use irqfd::IrqFd;
 pub use line::IrqLine;
 pub use routes::{Gsi, MsiMessage, Routes};
+pub use run::{Platform, Stop};
 pub use system::{missing_capabilities, open};
+pub use vcpus::{OnStop, Vcpus};
 pub use vm::Vm;

@@ -2,4 +2,6 @@
 
 pub mod acpi;
 pub mod boot;
+pub mod cpuid;
 pub mod layout;
+pub(crate) mod msr;
