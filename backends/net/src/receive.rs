@@ -1,0 +1,133 @@
+//! From the tap to the guest.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::io;
+
+use outboard_device::ratelimit::RateLimit;
+use outboard_device::{DeviceError, Queue, Request};
+use tracing::debug;
+
+use crate::link::Link;
+use crate::posted::{Posted, Received};
+use crate::tap::Tap;
+
+/// Frames received in one call, answered in one batch.
+const BUDGET: usize = 64;
+
+/// Buffers taken in one call at most.
+const GATHER_BUDGET: usize = 1024;
+
+/// The receiving half of a queue pair.
+#[derive(Debug)]
+pub struct Receive {
+    posted: Posted,
+    /// The tap may hold frames: it has not said otherwise since it last became readable.
+    readable: bool,
+    done: Vec<(Request, u32)>,
+}
+
+impl Receive {
+    /// `mergeable`: the driver took `VIRTIO_NET_F_MRG_RXBUF`.
+    pub fn new(mergeable: bool) -> Self {
+        Self {
+            posted: Posted::new(mergeable),
+            readable: true,
+            done: Vec::new(),
+        }
+    }
+
+    /// The tap has become readable.
+    pub fn wake(&mut self) {
+        self.readable = true;
+    }
+
+    /// Receives frames while there are any and buffers for them; returns whether more may be had
+    /// at once.
+    pub fn run(&mut self, queue: &mut Queue, tap: &Tap, link: &Link) -> Result<bool, DeviceError> {
+        let mut taken = 0usize;
+        let mut frames = 0usize;
+        let mut starved = false;
+        while queue.enabled() && frames < BUDGET && taken < GATHER_BUDGET {
+            taken = taken.saturating_add(self.gather(queue)?);
+            let received = match self.posted.retry(usize::from(queue.size())) {
+                Some(received) => received,
+                None if !self.readable => break,
+                None if self.posted.is_empty() => {
+                    starved = true;
+                    break;
+                }
+                None => match self.posted.receive(tap) {
+                    Ok(received) => received,
+                    Err(error) => {
+                        self.failed(&error, tap, link);
+                        continue;
+                    }
+                },
+            };
+            frames = frames.saturating_add(1);
+            match received {
+                Received::Frame { len } => self.posted.take(len, &mut self.done),
+                Received::Dropped => dropped(),
+                Received::Waiting => {
+                    // Room for it may be in the ring already.
+                    if self.gather(queue)? == 0 {
+                        starved = true;
+                        break;
+                    }
+                }
+            }
+        }
+        // Frames come up whole: all buffers of each are in the same batch.
+        if !self.done.is_empty() {
+            queue.complete(self.done.drain(..))?;
+        }
+        // New buffers matter only to one who lacks them.
+        queue.set_kicks(starved);
+        Ok(frames > 0 && !starved)
+    }
+
+    /// Gives every buffer back, the last one first.
+    pub fn drain(&mut self, queue: &mut Queue) {
+        while let Some(request) = self.posted.pop_back() {
+            queue.give_back(request);
+        }
+        queue.set_kicks(true);
+    }
+
+    /// Takes buffers as long as they are of use; returns how many.
+    fn gather(&mut self, queue: &mut Queue) -> Result<usize, DeviceError> {
+        let mut count = 0usize;
+        while self.posted.wants_more() && count < GATHER_BUDGET {
+            let Some(request) = queue.pop()? else { break };
+            count = count.saturating_add(1);
+            if let Err(useless) = self.posted.push(request) {
+                static LIMIT: RateLimit = RateLimit::new();
+                if let Some(unseen) = LIMIT.pass() {
+                    debug!("A receive buffer is too small or too scattered{unseen}");
+                }
+                self.done.push((useless, 0));
+            }
+        }
+        Ok(count)
+    }
+
+    fn failed(&mut self, error: &io::Error, tap: &Tap, link: &Link) {
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            // The interface has been deleted.
+            Some(libc::EBADFD) => {
+                self.readable = false;
+                link.lost(tap.name());
+            }
+            // Empty; or down, and then it is heard of again when it is up.
+            _ => self.readable = false,
+        }
+    }
+}
+
+fn dropped() {
+    static LIMIT: RateLimit = RateLimit::new();
+    if let Some(unseen) = LIMIT.pass() {
+        debug!("A frame is longer than the guest's receive buffers: dropped{unseen}");
+    }
+}

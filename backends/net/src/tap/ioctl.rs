@@ -1,0 +1,79 @@
+//! The ioctls of /dev/net/tun (`linux/if_tun.h`).
+#![allow(unsafe_code)] // ioctl(2) has no safe form.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+/// What kind of interface a descriptor is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) name: String,
+    /// `IFF_*` of `if_tun.h`.
+    pub(super) flags: c_int,
+}
+
+/// Attaches `fd` to the interface `name`, and makes it when there is none. `name` has at most 15
+/// bytes.
+pub(super) fn attach(fd: BorrowedFd<'_>, name: &str, flags: c_int) -> io::Result<()> {
+    let mut request = empty();
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = flags as i16;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which lives through the call.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    Ok(())
+}
+
+/// The interface `fd` is attached to.
+pub(super) fn interface(fd: BorrowedFd<'_>) -> io::Result<Interface> {
+    let mut request = empty();
+    // SAFETY: TUNGETIFF writes one `ifreq`, which lives through the call.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
+    let name = request.ifr_name.iter().take_while(|c| **c != 0);
+    let name = name.map(|c| char::from(c.cast_unsigned())).collect();
+    // SAFETY: TUNGETIFF has set the flags; any value of the union is a valid integer.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(Interface {
+        name,
+        flags: c_int::from(flags.cast_unsigned()),
+    })
+}
+
+/// Says what the reader of the tap can do without: `TUN_F_*`.
+pub(super) fn set_offload(fd: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its argument by value.
+    let result = unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            libc::TUNSETOFFLOAD,
+            libc::c_ulong::from(flags),
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Sets the length of the header before each frame.
+pub(super) fn set_header_len(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
+    let len = c_int::try_from(len).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: TUNSETVNETHDRSZ reads one int, which lives through the call.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const len) })?;
+    Ok(())
+}
+
+/// Headers are little-endian whatever the host: virtio 1.0 and later has them so.
+pub(super) fn set_little_endian(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let on: c_int = 1;
+    // SAFETY: TUNSETVNETLE reads one int, which lives through the call.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETLE, &raw const on) })?;
+    Ok(())
+}
+
+fn empty() -> libc::ifreq {
+    // SAFETY: an `ifreq` is integers, and a union of integers and addresses: zeroes are valid.
+    unsafe { std::mem::zeroed() }
+}

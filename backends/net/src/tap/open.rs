@@ -1,0 +1,278 @@
+//! How a tap comes to be ours: by its name, or as an inherited descriptor.
+#![allow(unsafe_code)] // A descriptor named by number on the command line is taken over.
+
+use std::ffi::c_int;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use tracing::info;
+
+use super::{Tap, ioctl};
+
+/// The device taps are made with.
+const TUN: &str = "/dev/net/tun";
+
+/// Longest name of an interface (`IFNAMSIZ` less its end).
+const MAX_NAME: usize = 15;
+
+/// How our taps work: whole Ethernet frames, each behind a virtio header.
+const MODE: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+
+/// Why a tap cannot be had. Each names the tap and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// No interface can have this name.
+    #[error(
+        "Tap name '{0}' is no interface name: use 1 to 15 characters without '/', '%' or spaces"
+    )]
+    Name(String),
+    /// There is an interface of this name, which is no tap.
+    #[error(
+        "Interface '{name}' is {what}, not a tap: choose another name, or make a tap with {}",
+        make(name)
+    )]
+    Kind {
+        /// The interface.
+        name: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The kernel makes no taps, or not for us.
+    #[error("Cannot open {TUN}, which taps are made with: {remedy}")]
+    Device {
+        /// What to do.
+        remedy: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Someone else has it.
+    #[error("Tap '{0}' is in use by another process: stop that one, or choose another tap")]
+    Busy(String),
+    /// There is none, and we may not make one.
+    #[error(
+        "Tap '{name}' does not exist, and making one is not permitted: run {}",
+        make(name)
+    )]
+    Missing {
+        /// The tap.
+        name: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// There is one, and it belongs to someone else.
+    #[error(
+        "Tap '{name}' exists but this user may not use it: remove it, then run {}",
+        make(name)
+    )]
+    NotOurs {
+        /// The tap.
+        name: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Any other failure.
+    #[error("Cannot {what} tap '{name}'")]
+    Failed {
+        /// What was tried.
+        what: &'static str,
+        /// The tap.
+        name: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The number names nothing, or no tap.
+    #[error(
+        "File descriptor {fd} is not a tap: pass one that is attached to a tap with IFF_TAP, \
+         IFF_NO_PI and IFF_VNET_HDR"
+    )]
+    Fd {
+        /// The number.
+        fd: RawFd,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The descriptor's tap works in another way.
+    #[error(
+        "Tap '{name}' on file descriptor {fd} lacks IFF_NO_PI or IFF_VNET_HDR, or is a tun: attach \
+         it with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR"
+    )]
+    Mode {
+        /// The number.
+        fd: RawFd,
+        /// The tap.
+        name: String,
+    },
+}
+
+/// The command that makes a tap we may use.
+fn make(name: &str) -> String {
+    format!("`sudo ip tuntap add dev {name} mode tap user $USER && sudo ip link set {name} up`")
+}
+
+impl Tap {
+    /// Opens the tap called `name`. When there is none it is made, where that is permitted; such a
+    /// tap vanishes when the daemon ends.
+    pub fn open(name: &str) -> Result<Self, TapError> {
+        let fits = (1..=MAX_NAME).contains(&name.len()) && name != "." && name != "..";
+        if !fits
+            || !name
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'%' | b':'))
+        {
+            return Err(TapError::Name(name.to_owned()));
+        }
+        let existing = existing_flags(name)?;
+        let device = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(TUN)
+            .map_err(|source| TapError::Device {
+                remedy: device_remedy(&source),
+                source,
+            })?;
+        // A tap made for several queues takes one only when asked in its own way.
+        let queues = existing.unwrap_or(0) & libc::IFF_MULTI_QUEUE;
+        ioctl::attach(device.as_fd(), name, MODE | queues)
+            .map_err(|source| attach_error(name, existing.is_some(), source))?;
+        if existing.is_none() {
+            info!(
+                "Tap '{name}' did not exist: made it, until this daemon ends (bring it up with \
+                 `ip link set {name} up`)"
+            );
+        }
+        Self::set_up(device.into(), name.to_owned())
+    }
+
+    /// Takes over the inherited descriptor `fd`, attached to a tap. Only for a number from the
+    /// command line that nothing else in the process uses.
+    pub fn inherit(fd: RawFd) -> Result<Self, TapError> {
+        let refuse = |source| TapError::Fd { fd, source };
+        if fd <= libc::STDERR_FILENO {
+            return Err(refuse(io::Error::from_raw_os_error(libc::EBADF)));
+        }
+        // SAFETY: borrowed only to ask whether it is open, which does no harm when it is not.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        fcntl(borrowed, FcntlArg::F_GETFD).map_err(|errno| refuse(errno.into()))?;
+        // SAFETY: it is open, and the contract above says it is ours.
+        let fd_owned = unsafe { OwnedFd::from_raw_fd(fd) };
+        let interface = ioctl::interface(fd_owned.as_fd()).map_err(refuse)?;
+        if interface.flags & (MODE | libc::IFF_TUN) != MODE {
+            return Err(TapError::Mode {
+                fd,
+                name: interface.name,
+            });
+        }
+        fcntl(&fd_owned, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+            .and_then(|_| fcntl(&fd_owned, FcntlArg::F_GETFL))
+            .map(OFlag::from_bits_retain)
+            .and_then(|flags| fcntl(&fd_owned, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)))
+            .map_err(|errno| refuse(errno.into()))?;
+        Self::set_up(fd_owned, interface.name)
+    }
+}
+
+/// The flags of the tap called `name`; `None` when there is no such interface.
+fn existing_flags(name: &str) -> Result<Option<c_int>, TapError> {
+    let interface = PathBuf::from("/sys/class/net").join(name);
+    if !interface.exists() {
+        return Ok(None);
+    }
+    let kind = |what| TapError::Kind {
+        name: name.to_owned(),
+        what,
+    };
+    let text = std::fs::read_to_string(interface.join("tun_flags"))
+        .map_err(|_| kind("another kind of interface"))?;
+    let hex = text.trim().trim_start_matches("0x");
+    let flags = c_int::from_str_radix(hex, 16).map_err(|_| kind("of an unknown kind"))?;
+    if flags & libc::IFF_TAP == 0 {
+        return Err(kind("a tun"));
+    }
+    Ok(Some(flags))
+}
+
+fn device_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+            "load the kernel's module with `sudo modprobe tun`"
+        }
+        Some(libc::EACCES | libc::EPERM) => "give this user read and write permission on it",
+        _ => "check that the kernel supports taps",
+    }
+}
+
+fn attach_error(name: &str, exists: bool, source: io::Error) -> TapError {
+    let name = name.to_owned();
+    match source.raw_os_error() {
+        Some(libc::EBUSY) => TapError::Busy(name),
+        Some(libc::EPERM) if exists => TapError::NotOurs { name, source },
+        Some(libc::EPERM) => TapError::Missing { name, source },
+        _ => TapError::Failed {
+            what: "attach to",
+            name,
+            source,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_no_interface_can_have_are_refused() {
+        for name in ["", "sixteen-letters-", "a/b", "tap%d", "a b", "..", "a:1"] {
+            assert!(matches!(Tap::open(name), Err(TapError::Name(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_interface_of_another_kind_is_refused() {
+        let message = Tap::open("lo").unwrap_err().to_string();
+        assert!(
+            message.contains("'lo'") && message.contains("not a tap"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_tap_is_refused() {
+        use std::os::fd::IntoRawFd;
+        let file = File::open("/dev/null").unwrap().into_raw_fd();
+        assert!(
+            Tap::inherit(file)
+                .unwrap_err()
+                .to_string()
+                .contains("is not a tap")
+        );
+        assert!(matches!(Tap::inherit(1_000_000), Err(TapError::Fd { .. })));
+        assert!(matches!(Tap::inherit(0), Err(TapError::Fd { .. })));
+        assert!(matches!(Tap::inherit(-1), Err(TapError::Fd { .. })));
+    }
+
+    #[test]
+    fn a_refusal_tells_the_remedy() {
+        let eperm = || io::Error::from_raw_os_error(libc::EPERM);
+        let message = attach_error("tap7", false, eperm()).to_string();
+        assert!(
+            message.contains("ip tuntap add dev tap7 mode tap"),
+            "{message}"
+        );
+        assert!(matches!(
+            attach_error("t", true, eperm()),
+            TapError::NotOurs { .. }
+        ));
+        let busy = io::Error::from_raw_os_error(libc::EBUSY);
+        assert!(matches!(attach_error("t", true, busy), TapError::Busy(_)));
+    }
+}

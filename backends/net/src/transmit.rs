@@ -1,0 +1,90 @@
+//! From the guest to the tap.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use outboard_device::ratelimit::RateLimit;
+use outboard_device::{DeviceError, Queue, Request};
+use tracing::debug;
+
+use crate::link::Link;
+use crate::tap::Tap;
+
+/// Frames sent in one call, answered in one batch.
+const BUDGET: usize = 128;
+
+/// The sending half of a queue pair.
+#[derive(Debug, Default)]
+pub struct Transmit {
+    /// A frame the tap had no room for.
+    blocked: Option<Request>,
+    done: Vec<(Request, u32)>,
+}
+
+/// What became of a frame.
+enum Sent {
+    /// The tap has it; or nobody ever will.
+    Gone,
+    /// To be tried again when the tap has room.
+    Blocked,
+}
+
+impl Transmit {
+    /// Sends frames while there are any; returns whether any was sent.
+    pub fn run(&mut self, queue: &mut Queue, tap: &Tap, link: &Link) -> Result<bool, DeviceError> {
+        while self.done.len() < BUDGET {
+            let request = match self.blocked.take() {
+                Some(request) => request,
+                None => match queue.pop()? {
+                    Some(request) => request,
+                    None => break,
+                },
+            };
+            match send(tap, link, &request) {
+                Sent::Gone => self.done.push((request, 0)),
+                Sent::Blocked => {
+                    self.blocked = Some(request);
+                    break;
+                }
+            }
+        }
+        let sent = !self.done.is_empty();
+        if sent {
+            queue.complete(self.done.drain(..))?;
+        }
+        Ok(sent)
+    }
+
+    /// Gives a frame that waits back.
+    pub fn drain(&mut self, queue: &mut Queue) {
+        if let Some(request) = self.blocked.take() {
+            queue.give_back(request);
+        }
+    }
+}
+
+fn send(tap: &Tap, link: &Link, request: &Request) -> Sent {
+    if !link.is_up() {
+        return Sent::Gone;
+    }
+    loop {
+        let Err(error) = tap.send(request) else {
+            return Sent::Gone;
+        };
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EAGAIN) => return Sent::Blocked,
+            Some(libc::EBADFD) => {
+                link.lost(tap.name());
+                return Sent::Gone;
+            }
+            // A frame without a whole header, a header that contradicts the frame, an interface
+            // that is down: networks lose frames.
+            _ => {
+                static LIMIT: RateLimit = RateLimit::new();
+                if let Some(unseen) = LIMIT.pass() {
+                    debug!("Tap '{}' refused a frame: {error}{unseen}", tap.name());
+                }
+                return Sent::Gone;
+            }
+        }
+    }
+}
