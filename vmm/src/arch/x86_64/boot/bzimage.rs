@@ -3,7 +3,7 @@
 //! What distributions ship as `vmlinuz`: a real-mode part that only its header is read of, and a
 //! protected-mode part that unpacks itself. Its 64-bit entry is 0x200 into that part.
 
-use std::io::{Seek, SeekFrom};
+use std::io::SeekFrom;
 
 use linux_loader::loader::bootparam::{XLF_KERNEL_64, setup_header};
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};

@@ -1,0 +1,100 @@
+//! Registers by which the DSDT learns which PCI slots of bus 0 gained or lose a device, and by
+//! which a guest ejects one.
+//!
+//! | offset | width | meaning |
+//! |---|---|---|
+//! | 0 | 32 | a bit for each slot that gained a device; reading clears |
+//! | 4 | 32 | a bit for each slot whose device shall go; reading clears |
+//! | 8 | 32 | writing a bit ejects that slot's device; reads as 0 |
+//!
+//! The private contract of this device and the [DSDT](crate::arch::x86_64::acpi). Nothing is
+//! plugged yet, so the first two read as 0 and an eject is dropped.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::sync::{Arc, Mutex};
+
+use outboard_device::register::RegisterDevice;
+
+use super::power::PowerManagement;
+
+/// The general-purpose event that tells a guest to look here: the DSDT's `\_GPE._E01`.
+pub const GENERAL_EVENT: u8 = 1;
+
+/// Offsets of the registers, for the DSDT.
+pub const UP: u8 = 0;
+/// See [`UP`].
+pub const DOWN: u8 = 4;
+/// See [`UP`].
+pub const EJECT: u8 = 8;
+
+/// The registers at [`PCI_HOTPLUG`](crate::arch::x86_64::layout::PCI_HOTPLUG).
+pub struct SlotHotplug {
+    up: u32,
+    down: u32,
+    power: Arc<Mutex<PowerManagement>>,
+}
+
+impl SlotHotplug {
+    /// Registers with nothing pending, which raise their event through `power`.
+    pub fn new(power: Arc<Mutex<PowerManagement>>) -> Self {
+        Self {
+            up: 0,
+            down: 0,
+            power,
+        }
+    }
+
+    /// Tells the guest that `slot`, 1 to 31, gained a device.
+    pub fn plugged(&mut self, slot: u8) {
+        self.up |= 1u32.checked_shl(slot.into()).unwrap_or(0);
+        super::lock(&self.power).raise_general_event(GENERAL_EVENT);
+    }
+
+    /// Asks the guest to give up the device in `slot`, 1 to 31.
+    pub fn request_unplug(&mut self, slot: u8) {
+        self.down |= 1u32.checked_shl(slot.into()).unwrap_or(0);
+        super::lock(&self.power).raise_general_event(GENERAL_EVENT);
+    }
+}
+
+impl RegisterDevice for SlotHotplug {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let value = match (offset, data.len()) {
+            (offset, 4) if offset == u64::from(UP) => std::mem::take(&mut self.up),
+            (offset, 4) if offset == u64::from(DOWN) => std::mem::take(&mut self.down),
+            _ => 0,
+        };
+        data.fill(0);
+        super::read_bytes(&value.to_le_bytes(), 0, data);
+    }
+
+    fn write(&mut self, _offset: u64, _data: &[u8]) {}
+
+    fn reset(&mut self) {
+        self.up = 0;
+        self.down = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Line, events, read};
+    use super::*;
+
+    #[test]
+    fn a_slot_is_reported_once_with_an_event() {
+        let line = Arc::new(Line::default());
+        let power = Arc::new(Mutex::new(PowerManagement::new(line.clone(), events().0)));
+        power.lock().unwrap().write(0x22, &[1 << GENERAL_EVENT]);
+        let mut hotplug = SlotHotplug::new(power);
+        assert_eq!(read(&mut hotplug, UP.into()), [0; 4]);
+        hotplug.plugged(3);
+        hotplug.request_unplug(31);
+        assert!(line.is_high());
+        assert_eq!(read(&mut hotplug, UP.into()), [8, 0, 0, 0]);
+        assert_eq!(read(&mut hotplug, UP.into()), [0; 4]);
+        assert_eq!(read(&mut hotplug, DOWN.into()), [0, 0, 0, 0x80]);
+        assert_eq!(read(&mut hotplug, EJECT.into()), [0; 4]);
+    }
+}
