@@ -6,10 +6,10 @@ use outboard_device::ratelimit::RateLimit;
 use tracing::{debug, warn};
 
 use crate::image::Image;
-use crate::op::Op;
+use crate::plan::Plan;
 
-/// The host could not carry out `op`. Without an `errno` the image ended before the op did.
-pub(crate) fn host_error(image: &Image, op: &Op, errno: Option<i32>) {
+/// The host could not carry out `plan`. Without an `errno` the image ended before it did.
+pub(crate) fn host_error(image: &Image, plan: &Plan, errno: Option<i32>) {
     static LIMIT: RateLimit = RateLimit::new();
     if let Some(unseen) = LIMIT.pass() {
         let path = image.path().display();
@@ -17,7 +17,7 @@ pub(crate) fn host_error(image: &Image, op: &Op, errno: Option<i32>) {
             || "the file has become shorter".to_owned(),
             |errno| io::Error::from_raw_os_error(errno).to_string(),
         );
-        warn!("Cannot {op} '{path}': {cause}{unseen}");
+        warn!("Cannot {plan} '{path}': {cause}{unseen}");
     }
 }
 

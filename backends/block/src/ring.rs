@@ -11,8 +11,10 @@ use tracing::error;
 
 use crate::blocking::Blocking;
 use crate::image::Image;
+use crate::inline::Inline;
 use crate::log;
-use crate::op::{HostIo, Next, Op};
+use crate::op::Op;
+use crate::plan::{HostIo, Next};
 use crate::request::Status;
 
 /// Operations handed to the kernel in one go.
@@ -50,6 +52,7 @@ pub struct Ring {
     free: Vec<usize>,
     /// Queued for the kernel and not handed over yet.
     queued: usize,
+    inline: Inline,
     /// What the kernel reads when zeroes are written; a page of zeroes mapped many times.
     zeroes: Box<[u8]>,
 }
@@ -71,6 +74,7 @@ impl Ring {
             .register_files(&[image.file().as_raw_fd()])?;
         Ok(Self {
             uring,
+            inline: Inline::of(&image),
             image,
             blocking: Blocking::new()?,
             slots: Vec::new(),
@@ -95,17 +99,27 @@ impl Ring {
         &self.blocking
     }
 
-    /// Begins an op. It comes back from [`finished`](Self::finished), or at once when there was
-    /// nothing to do.
+    /// Begins an op. It comes back from [`finished`](Self::finished), or at once when it took no
+    /// waiting.
     pub fn begin(&mut self, mut op: Op) -> Option<(Op, Status)> {
-        match op.begin() {
-            Next::Done(status) => Some((op, status)),
-            Next::Io(io) => {
+        let mut next = op.plan.next();
+        loop {
+            let io = match next {
+                Next::Done(status) => return Some((op, status)),
+                Next::Io(io) => io,
+            };
+            op.gather(io);
+            let Some(result) = self.inline.run(&self.image, &op, io) else {
                 let slot = self.free.pop().unwrap_or_else(|| {
                     self.slots.push(None);
                     self.slots.len().saturating_sub(1)
                 });
-                self.start(slot, op, io)
+                return self.start(slot, op, io);
+            };
+            let errno = result.as_ref().err().and_then(io::Error::raw_os_error);
+            next = op.plan.advance(result);
+            if next == Next::Done(Status::IoError) {
+                log::host_error(&self.image, &op.plan, errno);
             }
         }
     }
@@ -136,15 +150,16 @@ impl Ring {
                 continue;
             };
             let error = result.as_ref().err().and_then(io::Error::raw_os_error);
-            match op.advance(result) {
+            match op.plan.advance(result) {
                 Next::Io(io) => {
+                    op.gather(io);
                     if let Some(ended) = self.start(slot, op, io) {
                         return Some(ended);
                     }
                 }
                 Next::Done(status) => {
                     if status != Status::Ok {
-                        log::host_error(&self.image, &op, error);
+                        log::host_error(&self.image, &op.plan, error);
                     }
                     self.free.push(slot);
                     return Some((op, status));
@@ -153,7 +168,7 @@ impl Ring {
         }
     }
 
-    /// Sends an op's operation on its way.
+    /// Hands `io`, for which `op` has gathered, to the kernel.
     fn start(&mut self, slot: usize, op: Op, io: HostIo) -> Option<(Op, Status)> {
         if let HostIo::Discard { offset, len } = io {
             let image = Arc::clone(&self.image);
@@ -195,21 +210,29 @@ impl Ring {
         let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let zero = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
         match (io, op.pieces()) {
-            (HostIo::Read { offset }, [one]) => {
+            (HostIo::Read { offset, .. }, [one]) => {
                 opcode::Read::new(IMAGE, one.addr(), length(one.len()))
                     .offset(offset)
                     .build()
             }
-            (HostIo::Read { offset }, _) => opcode::Readv::new(IMAGE, pieces, count)
+            (HostIo::Read { offset, .. }, _) => opcode::Readv::new(IMAGE, pieces, count)
                 .offset(offset)
                 .build(),
-            (HostIo::Write { offset, durable }, [one]) => {
-                opcode::Write::new(IMAGE, one.addr(), length(one.len()))
-                    .offset(offset)
-                    .rw_flags(durability(durable))
-                    .build()
-            }
-            (HostIo::Write { offset, durable }, _) => opcode::Writev::new(IMAGE, pieces, count)
+            (
+                HostIo::Write {
+                    offset, durable, ..
+                },
+                [one],
+            ) => opcode::Write::new(IMAGE, one.addr(), length(one.len()))
+                .offset(offset)
+                .rw_flags(durability(durable))
+                .build(),
+            (
+                HostIo::Write {
+                    offset, durable, ..
+                },
+                _,
+            ) => opcode::Writev::new(IMAGE, pieces, count)
                 .offset(offset)
                 .rw_flags(durability(durable))
                 .build(),

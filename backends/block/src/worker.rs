@@ -9,11 +9,16 @@ use crate::disk::SERIAL_LEN;
 use crate::image::Image;
 use crate::log;
 use crate::op::Op;
+use crate::plan::Plan;
 use crate::request::{Command, HEADER_LEN, Limits, MAX_RANGES_LEN, Range, Status};
 use crate::ring::Ring;
 
 /// Requests taken in one call, so that control messages are heard.
 const BUDGET: usize = 512;
+
+/// Answers held back, so as to publish them together, while more requests are taken: few enough
+/// that the guest can work on some while we work on others.
+const PUBLISH_BATCH: usize = 16;
 
 /// Serves one queue of a disk. What is in flight ends before the worker does.
 #[derive(Debug)]
@@ -67,6 +72,9 @@ impl BlockWorker {
             };
             if let Some((request, status)) = ended {
                 self.done.push(answer(request, status));
+                if self.done.len() >= PUBLISH_BATCH {
+                    queue.complete(self.done.drain(..))?;
+                }
             }
         }
         self.ring.submit();
@@ -102,28 +110,25 @@ impl BlockWorker {
             Ok(command) => command,
             Err(status) => return Taken::Done(request, status),
         };
-        match command {
-            Command::Read { offset, len } => Taken::Op(Op::read(request, offset, len)),
-            Command::Write { offset, len } => {
-                Taken::Op(Op::write(request, offset, len, self.writethrough))
-            }
-            Command::Flush => Taken::Op(Op::sync(request)),
+        let sync = self.writethrough;
+        let plan = match command {
+            Command::Read { offset, len } => Plan::read(offset, len),
+            Command::Write { offset, len } => Plan::write(offset, len, sync),
+            Command::Flush => Plan::sync(),
             Command::GetId => {
                 let mut data = data;
                 data.write(&self.serial);
-                Taken::Done(request, Status::Ok)
+                return Taken::Done(request, Status::Ok);
             }
             Command::Discard | Command::WriteZeroes => match self.ranges(command, reader) {
-                Ok(ranges) if command == Command::Discard => Taken::Op(Op::discard(
-                    request,
-                    ranges,
-                    self.image.is_block_device(),
-                    self.writethrough,
-                )),
-                Ok(ranges) => Taken::Op(Op::write_zeroes(request, ranges, self.writethrough)),
-                Err(status) => Taken::Done(request, status),
+                Ok(ranges) if command == Command::Discard => {
+                    Plan::discard(ranges, self.image.is_block_device(), sync)
+                }
+                Ok(ranges) => Plan::write_zeroes(ranges, sync),
+                Err(status) => return Taken::Done(request, status),
             },
-        }
+        };
+        Taken::Op(Op::new(request, plan))
     }
 
     /// Copies the ranges behind a header out and reads them.

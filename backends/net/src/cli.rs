@@ -46,17 +46,17 @@ pub struct Cli {
 pub struct TapArgs {
     /// Name of the tap. One that does not exist is made, where permitted, and ends with the daemon.
     #[arg(long = "tap", value_name = "NAME")]
-    pub name: Option<String>,
+    pub tap_name: Option<String>,
 
     /// Inherited file descriptor attached to a tap (`IFF_TAP`, `IFF_NO_PI`, `IFF_VNET_HDR`).
-    #[arg(long = "tap-fd", value_name = "N")]
-    pub fd: Option<RawFd>,
+    #[arg(long, value_name = "N")]
+    pub tap_fd: Option<RawFd>,
 }
 
 impl Cli {
     /// Takes the tap and makes the card.
     pub fn card(&self) -> Result<Card, TapError> {
-        let tap = match (&self.tap.name, self.tap.fd) {
+        let tap = match (&self.tap.tap_name, self.tap.tap_fd) {
             (Some(name), _) => Tap::open(name)?,
             (None, Some(fd)) => Tap::inherit(fd)?,
             // clap sees to it that there is one of them.
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn exactly_one_tap_is_named() {
-        let parse = |args: &[&str]| Cli::try_parse_from([&["x", "--fd", "3"], args].concat());
+        let parse = |args: &[&str]| Cli::try_parse_from([&["x", "--fd", "3"][..], args].concat());
         assert!(parse(&["--tap", "a"]).is_ok());
         assert!(parse(&["--tap-fd", "5"]).is_ok());
         assert!(parse(&[]).is_err());

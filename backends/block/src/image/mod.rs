@@ -218,6 +218,12 @@ impl Image {
         fallocate(&self.file, flags, end, SECTOR.cast_signed()).is_ok()
     }
 
+    /// Whether the image lies in memory (tmpfs): reading and writing it never waits for a disk.
+    pub fn in_memory(&self) -> bool {
+        nix::sys::statfs::fstatfs(&self.file)
+            .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
+    }
+
     /// Whether the image is a block device of the host.
     pub fn is_block_device(&self) -> bool {
         self.block_device

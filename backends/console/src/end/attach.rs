@@ -1,0 +1,169 @@
+//! A Unix socket that people attach to and leave.
+//!
+//! Everybody attached sees the output, after the newest [`Scrollback::CAPACITY`] bytes of what
+//! came before. The one attached longest types; the others only read. The bytes are the console's
+//! own, so any tool will do: `socat -,raw,echo=0 UNIX:PATH`, or `outboard-console --connect PATH`.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::stat::{Mode, umask};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+use super::EndError;
+use crate::hub::{End, Event};
+use crate::scrollback::Scrollback;
+
+/// Chunks a reader may lag behind before it is cut off: the guest waits for nobody.
+const LAG: usize = 256;
+/// People at once.
+const CLIENTS_MAX: usize = 32;
+/// How long the end waits for readers when the guest is gone.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The listening socket and the people at it.
+pub struct Attach {
+    listener: UnixListener,
+    path: PathBuf,
+    clients: Vec<Client>,
+    next: u64,
+    typed: (mpsc::Sender<(u64, Vec<u8>)>, mpsc::Receiver<(u64, Vec<u8>)>),
+    scrollback: Scrollback,
+}
+
+struct Client {
+    id: u64,
+    shown: mpsc::Sender<Arc<[u8]>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Attach {
+    /// Listens at `path`, for the owner of this process only. A socket nobody serves is replaced.
+    ///
+    /// # Errors
+    /// The path is taken, or the socket cannot be made.
+    pub fn listen(path: &Path) -> Result<Self, EndError> {
+        let refuse = |source| EndError::Path { what: "the socket", path: path.into(), source };
+        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+        if is_socket {
+            match std::os::unix::net::UnixStream::connect(path) {
+                Ok(_) => return Err(EndError::Live(path.into())),
+                Err(e) if e.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(refuse)?,
+                Err(e) => return Err(refuse(e)),
+            }
+        }
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        Ok(Self {
+            listener: listener.map_err(refuse)?,
+            path: path.into(),
+            clients: Vec::new(),
+            next: 0,
+            typed: mpsc::channel(1),
+            scrollback: Scrollback::new(Scrollback::CAPACITY),
+        })
+    }
+
+    fn admit(&mut self, stream: UnixStream) {
+        self.clients.retain(|client| !client.task.is_finished());
+        if self.clients.len() >= CLIENTS_MAX {
+            return;
+        }
+        let id = self.next;
+        self.next += 1;
+        let (shown, output) = mpsc::channel(LAG);
+        let _ = shown.try_send(self.scrollback.contents().into());
+        let task = tokio::spawn(converse(stream, id, output, self.typed.0.clone()));
+        self.clients.push(Client { id, shown, task });
+    }
+
+    /// Whether this client is the one that types.
+    fn types(&mut self, id: u64) -> bool {
+        self.clients.retain(|client| !client.task.is_finished());
+        self.clients.first().is_some_and(|client| client.id == id)
+    }
+}
+
+/// One person: output goes there, what is typed comes back.
+async fn converse(
+    stream: UnixStream,
+    id: u64,
+    mut output: mpsc::Receiver<Arc<[u8]>>,
+    typed: mpsc::Sender<(u64, Vec<u8>)>,
+) {
+    let (mut from, mut to) = stream.into_split();
+    let show = async {
+        while let Some(bytes) = output.recv().await {
+            if to.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+    };
+    let listen = async {
+        let mut bytes = [0; 4096];
+        while let Ok(got @ 1..) = from.read(&mut bytes).await {
+            let bytes = bytes.get(..got).unwrap_or_default().to_vec();
+            if typed.send((id, bytes)).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = show => {}
+        () = listen => {}
+    }
+}
+
+impl End for Attach {
+    fn output(&mut self, bytes: &[u8]) -> bool {
+        self.scrollback.push(bytes);
+        let bytes: Arc<[u8]> = bytes.into();
+        self.clients.retain(|client| {
+            let keeps_up = client.shown.try_send(Arc::clone(&bytes)).is_ok();
+            if !keeps_up {
+                client.task.abort();
+            }
+            keeps_up
+        });
+        true
+    }
+
+    async fn event(&mut self, typing: bool) -> Event {
+        loop {
+            tokio::select! {
+                client = self.listener.accept() => match client {
+                    Ok((stream, _)) => self.admit(stream),
+                    // Out of descriptors, say: try again when some may have been freed.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                },
+                Some((id, bytes)) = self.typed.1.recv(), if typing => {
+                    if self.types(id) {
+                        return Event::Input(bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn finish(&mut self) {
+        let tasks: Vec<_> = self.clients.drain(..).map(|client| client.task).collect();
+        let all = async {
+            for task in tasks {
+                let _ = task.await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, all).await;
+    }
+}
+
+impl Drop for Attach {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

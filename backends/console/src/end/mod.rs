@@ -1,0 +1,39 @@
+//! The people's ends: one a file.
+
+mod attach;
+mod discard;
+mod file;
+mod pty;
+mod stdio;
+mod terminal;
+
+pub use attach::Attach;
+pub use discard::Discard;
+pub use file::File;
+pub use pty::Pty;
+pub use stdio::Stdio;
+pub use terminal::RawMode;
+
+use std::path::PathBuf;
+
+/// Why an end cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    /// A file, a socket or a pty cannot be had.
+    #[error("{what} {} cannot be used", path.display())]
+    Path {
+        /// What it was to be.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another console serves this socket.
+    #[error("the socket {} is served by another process; choose another path", .0.display())]
+    Live(PathBuf),
+    /// The terminal refuses.
+    #[error("the terminal cannot be set to raw mode")]
+    Terminal(#[source] std::io::Error),
+}

@@ -1,0 +1,93 @@
+//! A pseudo-terminal.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::pty::openpty;
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::{read, ttyname, write};
+use tokio::io::unix::AsyncFd;
+
+use super::EndError;
+use crate::hub::{End, Event};
+use crate::scrollback::Scrollback;
+
+/// The master's side of a pseudo-terminal. What is printed with nobody there waits, the newest
+/// [`Scrollback::CAPACITY`] bytes of it.
+#[derive(Debug)]
+pub struct Pty {
+    master: AsyncFd<OwnedFd>,
+    /// Held open, so that the master never sees the hang-up of the last person leaving.
+    _slave: OwnedFd,
+    waiting: Scrollback,
+}
+
+impl Pty {
+    /// Opens a pair; returns the end and the name of the side for people.
+    ///
+    /// # Errors
+    /// The host has no pseudo-terminal left.
+    pub fn open() -> Result<(Self, PathBuf), EndError> {
+        let refuse = |source: io::Error| EndError::Path { what: "the pty", path: "/dev/ptmx".into(), source };
+        let pair = openpty(None, None).map_err(|e| refuse(e.into()))?;
+        Self::prepare(&pair.master, &pair.slave).map_err(|e| refuse(e.into()))?;
+        let name = ttyname(pair.slave.as_fd()).map_err(|e| refuse(e.into()))?;
+        let master = AsyncFd::new(pair.master).map_err(refuse)?;
+        let waiting = Scrollback::new(Scrollback::CAPACITY);
+        Ok((Self { master, _slave: pair.slave, waiting }, name))
+    }
+
+    /// Raw, or the line discipline would echo the guest's output back as its input.
+    fn prepare(master: &OwnedFd, slave: &OwnedFd) -> nix::Result<()> {
+        let mut mode = tcgetattr(slave.as_fd())?;
+        cfmakeraw(&mut mode);
+        tcsetattr(slave.as_fd(), SetArg::TCSANOW, &mode)?;
+        fcntl(master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        while !self.waiting.is_empty() {
+            match write(self.master.get_ref(), self.waiting.front()) {
+                Ok(taken) => self.waiting.consume(taken),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+impl End for Pty {
+    fn output(&mut self, bytes: &[u8]) -> bool {
+        self.waiting.push(bytes);
+        self.flush();
+        true
+    }
+
+    async fn event(&mut self, typing: bool) -> Event {
+        loop {
+            tokio::select! {
+                Ok(mut ready) = self.master.readable(), if typing => {
+                    let mut bytes = [0; 4096];
+                    match read(self.master.get_ref(), &mut bytes) {
+                        Ok(got @ 1..) => return Event::Input(bytes.get(..got).unwrap_or_default().to_vec()),
+                        Err(Errno::EINTR) => {}
+                        _ => ready.clear_ready(),
+                    }
+                }
+                Ok(mut ready) = self.master.writable(), if !self.waiting.is_empty() => {
+                    ready.clear_ready();
+                    drop(ready);
+                    self.flush();
+                }
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn finish(&mut self) {
+        self.flush();
+    }
+}

@@ -1,0 +1,279 @@
+//! This terminal, or standard input and output when they are none.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{EndError, RawMode};
+use crate::escape::{Command, Escape, Typed};
+use crate::hub::{End, Event};
+use crate::scrollback::Scrollback;
+use crate::size::Size;
+
+/// Chunks that wait for a slow terminal before the guest is held back.
+const QUEUED: usize = 16;
+/// How long the end waits for a slow terminal when the guest is gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A person at standard input and output.
+pub struct Stdio {
+    name: String,
+    typed: mpsc::Receiver<Vec<u8>>,
+    /// `None` once standard output is closed.
+    shown: Option<mpsc::Sender<Vec<u8>>>,
+    all_shown: Option<oneshot::Receiver<()>>,
+    escape: Escape,
+    events: std::collections::VecDeque<Typed>,
+    other: Option<PathBuf>,
+    view: View,
+    resized: Option<(Signal, Size, Box<dyn Fn() + Send>)>,
+    raw: Option<RawMode>,
+    full: bool,
+}
+
+/// Which console the terminal shows.
+enum View {
+    Own,
+    Other { from: OwnedReadHalf, to: OwnedWriteHalf, missed: Scrollback },
+}
+
+impl Stdio {
+    /// Takes standard input and output for the console called `name`. Ctrl-A c leads to the
+    /// console that listens at `other`. `resized` is called when the terminal's size changes.
+    ///
+    /// # Errors
+    /// The terminal cannot be set to raw mode.
+    pub fn open(
+        name: &str,
+        other: Option<&Path>,
+        size: Size,
+        resized: impl Fn() + Send + 'static,
+    ) -> Result<Self, EndError> {
+        let raw = RawMode::enter()?;
+        let watch = signal(SignalKind::window_change()).map_err(EndError::Terminal)?;
+        measure(&size);
+        let (shown, all_shown) = show();
+        let end = Self {
+            name: name.to_owned(),
+            typed: read_typed(),
+            shown: Some(shown),
+            all_shown: Some(all_shown),
+            escape: Escape::default(),
+            events: std::collections::VecDeque::new(),
+            other: other.map(Path::to_path_buf),
+            view: View::Own,
+            resized: raw.is_some().then(|| (watch, size, Box::new(resized) as _)),
+            raw,
+            full: false,
+        };
+        if end.raw.is_some() {
+            end.say(&format!("{name} is on this terminal; {}", end.commands()));
+        }
+        Ok(end)
+    }
+
+    fn commands(&self) -> String {
+        let switch = if self.other.is_some() { "Ctrl-A c switches, " } else { "" };
+        format!("Ctrl-A x quits, {switch}Ctrl-A Ctrl-A sends Ctrl-A")
+    }
+
+    /// A line of our own, on standard error so that the guest's output stays the guest's.
+    fn say(&self, line: &str) {
+        let end = if self.raw.is_some() { "\r\n" } else { "\n" };
+        eprint!("[{line}]{end}");
+    }
+
+    fn show(&mut self, bytes: &[u8]) {
+        let Some(shown) = &self.shown else { return };
+        match shown.try_send(bytes.to_vec()) {
+            Ok(()) => self.full = shown.capacity() == 0,
+            // Reached only by output of our own making beyond the last free place.
+            Err(mpsc::error::TrySendError::Full(_)) => self.full = true,
+            Err(mpsc::error::TrySendError::Closed(_)) => self.shown = None,
+        }
+    }
+
+    async fn switch(&mut self) {
+        match std::mem::replace(&mut self.view, View::Own) {
+            View::Other { mut missed, .. } => {
+                self.say(&format!("now {}", self.name));
+                let missed = missed.take();
+                self.show(&missed);
+            }
+            View::Own => self.show_other().await,
+        }
+    }
+
+    async fn show_other(&mut self) {
+        let Some(path) = self.other.clone() else {
+            return self.say("there is no other console to switch to; give it --console socket");
+        };
+        match UnixStream::connect(&path).await {
+            Ok(stream) => {
+                self.say("now the other console; Ctrl-A c leads back");
+                let (from, to) = stream.into_split();
+                self.view = View::Other { from, to, missed: Scrollback::new(Scrollback::CAPACITY) };
+            }
+            Err(e) => self.say(&format!("{} cannot be reached: {e}", path.display())),
+        }
+    }
+
+    /// Acts on what was typed; what is left of it is for the guest, or ends the hub.
+    async fn act(&mut self, typed: Typed) -> Option<Event> {
+        match (typed, &mut self.view) {
+            (Typed::Bytes(bytes), View::Own) => return Some(Event::Input(bytes)),
+            (Typed::Bytes(bytes), View::Other { to, .. }) => {
+                // A console that does not take its input loses it; this one must stay alive.
+                let _ = tokio::time::timeout(LAST_WORDS, to.write_all(&bytes)).await;
+            }
+            (Typed::Command(Command::Quit), _) => return Some(Event::Quit),
+            (Typed::Command(Command::Switch), _) => self.switch().await,
+            (Typed::Command(Command::Help), _) => self.say(&self.commands()),
+        }
+        None
+    }
+}
+
+impl End for Stdio {
+    fn output(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.view {
+            View::Own => self.show(bytes),
+            View::Other { missed, .. } => missed.push(bytes),
+        }
+        !self.full
+    }
+
+    async fn event(&mut self, typing: bool) -> Event {
+        loop {
+            if let Some(typed) = self.events.pop_front() {
+                if !typing && matches!((&typed, &self.view), (Typed::Bytes(_), View::Own)) {
+                    continue;
+                }
+                match self.act(typed).await {
+                    Some(event) => return event,
+                    None => continue,
+                }
+            }
+            let mut other = vec![0; 4096];
+            let (full, piped) = (self.full, self.raw.is_none());
+            tokio::select! {
+                typed = self.typed.recv(), if typing || !piped => match typed {
+                    // In a pipe Ctrl-A is a byte like any other.
+                    Some(bytes) if piped => return Event::Input(bytes),
+                    Some(bytes) => self.events.extend(self.escape.feed(&bytes)),
+                    // Standard input has ended; the guest goes on.
+                    None => return never(&mut self.shown, &mut self.full).await,
+                },
+                () = room(self.shown.as_ref()), if full => {
+                    self.full = false;
+                    return Event::Room;
+                }
+                got = from_other(&mut self.view, &mut other), if !full => match got {
+                    Some(got) => { let bytes = other.get(..got).unwrap_or_default().to_vec(); self.show(&bytes); }
+                    None => { self.say("the other console has closed"); self.switch().await; }
+                },
+                () = resize(&mut self.resized) => {}
+            }
+        }
+    }
+
+    async fn finish(&mut self) {
+        if let View::Other { missed, .. } = &mut self.view {
+            let missed = missed.take();
+            self.view = View::Own;
+            self.show(&missed);
+        }
+        self.shown = None;
+        if let Some(all_shown) = self.all_shown.take() {
+            let _ = tokio::time::timeout(LAST_WORDS, all_shown).await;
+        }
+    }
+}
+
+/// Standard input has ended: only room for output can still happen.
+async fn never(shown: &mut Option<mpsc::Sender<Vec<u8>>>, full: &mut bool) -> Event {
+    if !*full {
+        std::future::pending::<()>().await;
+    }
+    room(shown.as_ref()).await;
+    *full = false;
+    Event::Room
+}
+
+async fn room(shown: Option<&mpsc::Sender<Vec<u8>>>) {
+    if let Some(shown) = shown {
+        let _ = shown.reserve().await;
+    }
+}
+
+/// Output of the other console; `None` when it has closed. Waits for ever while it is not shown.
+async fn from_other(view: &mut View, bytes: &mut [u8]) -> Option<usize> {
+    match view {
+        View::Own => std::future::pending().await,
+        View::Other { from, .. } => from.read(bytes).await.ok().filter(|got| *got > 0),
+    }
+}
+
+async fn resize(resized: &mut Option<(Signal, Size, Box<dyn Fn() + Send>)>) {
+    let Some((signal, size, tell)) = resized else {
+        return std::future::pending().await;
+    };
+    signal.recv().await;
+    if measure(size) {
+        tell();
+    }
+}
+
+/// Asks the terminal for its size; `true` if it has changed.
+#[allow(unsafe_code)]
+fn measure(size: &Size) -> bool {
+    nix::ioctl_read_bad!(winsize, libc::TIOCGWINSZ, libc::winsize);
+    let mut window = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one `winsize`, and does so on a terminal only.
+    let asked = unsafe { winsize(libc::STDIN_FILENO, &raw mut window) };
+    asked.is_ok() && size.set(window.ws_col, window.ws_row)
+}
+
+/// Reads standard input on a thread of its own: it cannot be made non-blocking, since the shell
+/// shares it.
+fn read_typed() -> mpsc::Receiver<Vec<u8>> {
+    let (to, from) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        let mut stdin = std::io::stdin().lock();
+        while let Ok(got @ 1..) = stdin.read(&mut bytes) {
+            if to.blocking_send(bytes.get(..got).unwrap_or_default().to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    from
+}
+
+/// Writes standard output on a thread of its own, for the same reason. The receiver hears when
+/// all that was sent is written.
+fn show() -> (mpsc::Sender<Vec<u8>>, oneshot::Receiver<()>) {
+    let (to, mut from) = mpsc::channel::<Vec<u8>>(QUEUED);
+    let (done, all_shown) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut stdout = std::io::stdout().lock();
+        while let Some(bytes) = from.blocking_recv() {
+            if stdout.write_all(&bytes).and_then(|()| stdout.flush()).is_err() {
+                break;
+            }
+        }
+        let _ = done.send(());
+    });
+    (to, all_shown)
+}
+
+/// Whether standard input is a terminal, which an end may take for itself.
+pub fn on_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}
