@@ -31,7 +31,7 @@ use i8042::I8042;
 use power::PowerManagement;
 use reset::ResetControl;
 use rtc::Rtc;
-use serial::{Serial, SerialPort};
+use serial::SerialPort;
 
 /// What a guest asks of the whole machine through a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //!
 //! Every offset and size comes from the file and is checked before use.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::SeekFrom;
 
 use super::Image;
 use super::error::BootError;

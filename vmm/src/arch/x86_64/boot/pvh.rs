@@ -2,7 +2,7 @@
 //! `docs/misc/pvh.pandoc` for the CPU state), or, where an image has no PVH note, by its own entry
 //! in long mode with a Linux zero page in RSI.
 
-use std::io::{Seek, SeekFrom};
+use std::io::SeekFrom;
 
 use linux_loader::loader::elf::start_info::{
     hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
