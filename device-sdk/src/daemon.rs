@@ -19,12 +19,29 @@
 //! }
 //! ```
 
+#![allow(unsafe_code)] // Takes ownership of an inherited descriptor.
+
 use std::error::Error;
-use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::socket::{AddressFamily, SockType, getsockname, getsockopt, sockopt};
+use nix::sys::socket::{SockaddrLike, UnixAddr};
+use tracing::{debug, info, warn};
+use tracing_subscriber::EnvFilter;
 
 use crate::device::Device;
+use crate::session::{self, SessionError};
+use crate::signals::Stop;
 
 /// Where the daemon meets its frontend: exactly one of the two.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,23 +78,215 @@ pub enum ServeError {
         remedy: &'static str,
         /// What the kernel said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// Something the daemon itself needs failed.
+    #[error("cannot {what}")]
+    Setup {
+        /// What was being done.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection on the inherited stream ended badly.
+    #[error("the frontend's connection ended")]
+    Session(#[from] SessionError),
 }
 
 /// Sends logs to stderr. Call once, first.
 pub fn init_logging(args: &LogArgs) {
-    let _ = args;
+    let wish = args
+        .log_level
+        .clone()
+        .or_else(|| std::env::var("RUST_LOG").ok());
+    let wish = wish.as_deref().unwrap_or("info");
+    let filter = EnvFilter::try_new(wish);
+    let unusable = filter.as_ref().err().map(ToString::to_string);
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+    // A second call, as in tests, keeps the first one's way.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+    if let Some(reason) = unusable {
+        warn!("log level {wish:?} is not usable ({reason}); logging at info");
+    }
 }
 
 /// Serves the device until its frontend is gone (`--fd`), or until SIGTERM or SIGINT. Blocks;
-/// call it from `main`, before any other thread is started. Returns `Ok` after a signal or the
-/// end of the inherited stream: the daemon's work is done and it exits with 0.
+/// call it from `main`, before any other thread is started, so that all threads leave those
+/// signals to this one. Returns `Ok` after a signal or the end of the inherited stream: the
+/// daemon's work is done and it exits with 0.
 ///
-/// With `--socket` the device is [reset](Device::reset) between two frontends.
-pub fn serve<D: Device>(endpoint: &Endpoint, device: D) -> Result<(), ServeError> {
-    let _ = (endpoint, device);
-    Ok(())
+/// The device is [reset](Device::reset) after each frontend. A second signal while the first is
+/// being obeyed ends the process at once.
+pub fn serve<D: Device>(endpoint: &Endpoint, mut device: D) -> Result<(), ServeError> {
+    let setup = |what| move |source| ServeError::Setup { what, source };
+    let stop = Stop::on_signals().map_err(setup("handle signals"))?;
+    if let Some(path) = &endpoint.socket {
+        let socket = Socket::listen(path)?;
+        confine().map_err(setup("drop privileges"))?;
+        info!(socket = %path.display(), "listening");
+        serve_socket(&socket, &mut device, &stop)
+    } else {
+        let stream = inherited(endpoint.fd.unwrap_or(-1))?;
+        confine().map_err(setup("drop privileges"))?;
+        serve_stream(stream, &mut device, &stop)
+    }
+}
+
+/// What every daemon gives up after setup, whatever it serves.
+fn confine() -> io::Result<()> {
+    // The place for a seccomp filter and Landlock, which the device's needs decide.
+    Ok(prctl::set_no_new_privs()?)
+}
+
+fn serve_stream<D: Device>(
+    stream: UnixStream,
+    device: &mut D,
+    stop: &Arc<Stop>,
+) -> Result<(), ServeError> {
+    stop.watch(&stream).map_err(|source| ServeError::Setup {
+        what: "watch the frontend's stream",
+        source,
+    })?;
+    let served = session::serve(device, stream);
+    stop.unwatch();
+    match served {
+        // Whatever the cut has interrupted is no news.
+        Err(error) if stop.requested() => {
+            debug!(%error, "stopped");
+            Ok(())
+        }
+        served => Ok(served?),
+    }
+}
+
+fn serve_socket<D: Device>(
+    socket: &Socket,
+    device: &mut D,
+    stop: &Arc<Stop>,
+) -> Result<(), ServeError> {
+    loop {
+        let accepted = socket.accept(stop).map_err(|source| ServeError::Setup {
+            what: "accept a frontend",
+            source,
+        })?;
+        let Some(stream) = accepted else {
+            return Ok(());
+        };
+        info!("a frontend has connected");
+        match serve_stream(stream, device, stop) {
+            Ok(()) => info!("the frontend has gone"),
+            Err(error) => report(&error),
+        }
+    }
+}
+
+/// The stream that `--fd` names.
+fn inherited(fd: RawFd) -> Result<UnixStream, ServeError> {
+    let refuse = |source| ServeError::Endpoint {
+        what: format!("--fd {fd} is not a connected Unix stream"),
+        remedy: "pass one end of a socketpair, or use --socket PATH",
+        source,
+    };
+    if fd < 0 {
+        return Err(refuse(io::Error::from(io::ErrorKind::InvalidInput)));
+    }
+    // SAFETY: only borrowed to be asked what it is; a number that is no descriptor gives EBADF.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let unix = getsockname::<UnixAddr>(fd).is_ok_and(|a| a.family() == Some(AddressFamily::Unix));
+    let stream = getsockopt(&borrowed, sockopt::SockType).map_err(|e| refuse(e.into()))?;
+    if !unix || stream != SockType::Stream {
+        return Err(refuse(io::Error::from(io::ErrorKind::InvalidInput)));
+    }
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| refuse(e.into()))?;
+    // SAFETY: the descriptor is open (just asked) and was passed to this process to own.
+    Ok(UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// A listening socket, removed from the file system when this value goes.
+struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode, to remove only what was made here.
+    identity: Option<(u64, u64)>,
+}
+
+impl Socket {
+    /// Listens at `path`. A socket there that nobody listens on any more is replaced.
+    fn listen(path: &Path) -> Result<Self, ServeError> {
+        let refuse = |remedy| {
+            move |source| ServeError::Endpoint {
+                what: format!("cannot listen on {}", path.display()),
+                remedy,
+                source,
+            }
+        };
+        let other = "choose another path, or end what is there first";
+        match UnixStream::connect(path) {
+            Ok(_) => {
+                let in_use = io::Error::from(io::ErrorKind::AddrInUse);
+                return Err(refuse(other)(in_use));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => {
+                let meta = fs::symlink_metadata(path).map_err(refuse(other))?;
+                if !meta.file_type().is_socket() {
+                    let exists = io::Error::from(io::ErrorKind::AlreadyExists);
+                    return Err(refuse(other)(exists));
+                }
+                fs::remove_file(path).map_err(refuse(other))?;
+            }
+        }
+        let listener = UnixListener::bind(path)
+            .map_err(refuse("check that the directory exists and is writable"))?;
+        Ok(Self {
+            listener,
+            identity: identity(path),
+            path: path.to_owned(),
+        })
+    }
+
+    /// The next frontend; `None` when asked to stop.
+    fn accept(&self, stop: &Stop) -> io::Result<Option<UnixStream>> {
+        loop {
+            let mut fds = [
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(nix::Error::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if stop.requested() {
+                return Ok(None);
+            }
+            match self.listener.accept() {
+                Ok((stream, _)) => return Ok(Some(stream)),
+                // The frontend gave up between poll and accept.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// Prints an error with its causes on stderr, one chain, each cause once:

@@ -178,6 +178,14 @@ impl Ready {
         n >= 64 || self.events & (1 << n) != 0
     }
 
+    pub(crate) fn set_queue(&mut self, n: usize) {
+        self.queues |= 1u64.checked_shl(n as u32).unwrap_or(0);
+    }
+
+    pub(crate) fn set_event(&mut self, n: usize) {
+        self.events |= 1u64.checked_shl(n as u32).unwrap_or(0);
+    }
+
     /// Whether nothing is set.
     pub fn is_empty(self) -> bool {
         self.queues == 0 && self.events == 0

@@ -18,6 +18,9 @@ pub mod queue;
 pub mod ratelimit;
 pub mod register;
 pub mod request;
+pub mod session;
+mod signals;
+mod worker;
 
 pub use device::{
     AsyncDevice, Device, DeviceError, DeviceEvents, Progress, QueueWorker, Ready, Watch, Worker,

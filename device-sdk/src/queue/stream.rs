@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem;
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -39,6 +40,7 @@ impl SharedGroup {
                 group: Rc::clone(self),
                 slot,
                 index: queue.index(),
+                asleep: false,
             })
             .collect()
     }
@@ -55,13 +57,18 @@ impl SharedGroup {
         }
     }
 
+    /// Wakes every stream.
+    pub(crate) fn wake_all(&self) {
+        for news in &self.news {
+            news.notify_one();
+        }
+    }
+
     /// Ends all streams.
     pub(crate) fn stop(&self) {
         self.stopping.set(true);
         self.with(|queues| queues.iter_mut().for_each(Queue::begin_drain));
-        for news in &self.news {
-            news.notify_one();
-        }
+        self.wake_all();
     }
 }
 
@@ -70,6 +77,8 @@ pub struct RequestStream {
     group: Rc<SharedGroup>,
     slot: usize,
     index: u16,
+    /// The queue was armed since the last request.
+    asleep: bool,
 }
 
 impl RequestStream {
@@ -78,12 +87,13 @@ impl RequestStream {
         self.index
     }
 
+    fn with_queue<T>(&self, f: impl FnOnce(&mut Queue) -> T) -> Option<T> {
+        self.group.with(|queues| queues.get_mut(self.slot).map(f))
+    }
+
     /// The next request, if the driver has made one available already.
     pub fn try_next(&mut self) -> Result<Option<StreamRequest>, QueueError> {
-        let popped = self.group.with(|queues| match queues.get_mut(self.slot) {
-            Some(queue) => queue.pop(),
-            None => Ok(None),
-        })?;
+        let popped = self.with_queue(Queue::pop).unwrap_or(Ok(None))?;
         Ok(popped.map(|request| StreamRequest {
             request: Some(request),
             group: Rc::clone(&self.group),
@@ -99,8 +109,15 @@ impl RequestStream {
                 return Ok(None);
             }
             if let Some(request) = self.try_next()? {
+                if mem::take(&mut self.asleep) {
+                    self.with_queue(Queue::disarm);
+                }
                 return Ok(Some(request));
             }
+            if self.with_queue(Queue::arm).unwrap_or(false) {
+                continue;
+            }
+            self.asleep = true;
             if let Some(news) = self.group.news.get(self.slot) {
                 news.notified().await;
             }

@@ -1,0 +1,384 @@
+//! What a connection has agreed on, and the groups that run because of it.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tracing::debug;
+
+use super::channel::Channel;
+use super::{Refused, STATUS_FEATURES_OK, STATUS_NEEDS_RESET};
+use crate::device::Device;
+use crate::memory::Memory;
+use crate::queue::{RingAddresses, RingStart};
+use crate::worker::{Breakage, Change, Running};
+
+/// `VIRTIO_RING_F_INDIRECT_DESC` (virtio 1.2, section 6).
+const INDIRECT_DESC: u64 = 1 << 28;
+/// `VIRTIO_RING_F_EVENT_IDX`.
+const EVENT_IDX: u64 = 1 << 29;
+/// `VIRTIO_F_VERSION_1`.
+const VERSION_1: u64 = 1 << 32;
+/// Not a virtio feature: the frontend and this side speak the vhost-user extensions.
+pub(super) const PROTOCOL_FEATURES: u64 = 1 << 30;
+/// The engine's bits; all others are the device's.
+const ENGINE: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1 | PROTOCOL_FEATURES;
+
+/// What the frontend has said of one ring.
+#[derive(Debug, Default)]
+struct Vring {
+    size: Option<u16>,
+    addresses: Option<RingAddresses>,
+    base: u16,
+    kick: Option<File>,
+    call: Option<File>,
+    enabled: bool,
+    /// Its group's worker has it.
+    running: bool,
+}
+
+/// Queues that share a worker.
+struct Group {
+    queues: Range<u16>,
+    running: Option<Running>,
+}
+
+/// One connection's state. All of it lives on the session thread.
+pub(super) struct State<'d, D: Device> {
+    pub(super) device: &'d mut D,
+    pub(super) memory: Arc<Memory>,
+    pub(super) protocol: u64,
+    pub(super) channel: Arc<Channel>,
+    breakage: Arc<Breakage>,
+    acked: u64,
+    status: u8,
+    vrings: Vec<Vring>,
+    groups: Vec<Group>,
+}
+
+impl<'d, D: Device> State<'d, D> {
+    pub(super) fn new(device: &'d mut D) -> Self {
+        let mut groups = Vec::new();
+        let mut first = 0u16;
+        for count in device.queue_groups() {
+            let end = first.saturating_add(count);
+            groups.push(Group {
+                queues: first..end,
+                running: None,
+            });
+            first = end;
+        }
+        let channel = Arc::new(Channel::default());
+        device.attach(channel.events());
+        Self {
+            device,
+            memory: Arc::default(),
+            protocol: 0,
+            channel,
+            breakage: Arc::new(Breakage::new(usize::from(first))),
+            acked: 0,
+            status: 0,
+            vrings: (0..first).map(|_| Vring::default()).collect(),
+            groups,
+        }
+    }
+
+    pub(super) fn features(&self) -> u64 {
+        (self.device.features() & !ENGINE) | ENGINE
+    }
+
+    pub(super) fn queues(&self) -> u64 {
+        self.vrings.len() as u64
+    }
+
+    fn vring(&mut self, index: u32) -> Result<&mut Vring, Refused> {
+        self.vrings
+            .get_mut(index as usize)
+            .ok_or(Refused::NoSuchQueue(index))
+    }
+
+    /// The running group of this queue, and the queue's place in it.
+    fn place(&self, index: u32) -> Option<(&Running, usize)> {
+        let group = self.group_of(index)?;
+        let group = self.groups.get(group)?;
+        let slot = (index as usize).checked_sub(usize::from(group.queues.start))?;
+        Some((group.running.as_ref()?, slot))
+    }
+
+    fn group_of(&self, index: u32) -> Option<usize> {
+        let index = u16::try_from(index).ok()?;
+        self.groups.iter().position(|g| g.queues.contains(&index))
+    }
+
+    /// Hands a change to the worker that has this ring; nothing to do when none has.
+    fn change(&self, index: u32, change: impl FnOnce(usize) -> Change) -> Result<(), Refused> {
+        let running = self.vrings.get(index as usize).is_some_and(|v| v.running);
+        if running && let Some((group, slot)) = self.place(index) {
+            group.change(change(slot))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_features(&mut self, acked: u64) -> Result<(), Refused> {
+        let unknown = acked & !self.features();
+        if unknown != 0 {
+            self.status &= !STATUS_FEATURES_OK;
+            return Err(Refused::Features(unknown));
+        }
+        if self.groups.iter().any(|group| group.running.is_some()) {
+            if acked == self.acked {
+                return Ok(());
+            }
+            return Err(Refused::Running("the features"));
+        }
+        self.acked = acked;
+        self.device.set_features(acked & !ENGINE)?;
+        if acked & PROTOCOL_FEATURES == 0 {
+            // Such a frontend has no message to enable a ring with.
+            for vring in &mut self.vrings {
+                vring.enabled = true;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn status(&self) -> u8 {
+        if self.breakage.is_broken() {
+            self.status | STATUS_NEEDS_RESET
+        } else {
+            self.status
+        }
+    }
+
+    pub(super) fn set_status(&mut self, status: u8) {
+        if status == 0 {
+            self.reset();
+        }
+        self.status = status;
+    }
+
+    /// New memory, for the rings that run and those to come.
+    pub(super) fn set_memory(&mut self, memory: Memory) -> Result<(), Refused> {
+        self.memory = Arc::new(memory);
+        for group in &self.groups {
+            if let Some(running) = &group.running {
+                running.change(Change::Memory(Arc::clone(&self.memory)))?;
+            }
+        }
+        (0..self.vrings.len() as u32).try_for_each(|index| self.try_start(index))
+    }
+
+    pub(super) fn set_size(&mut self, index: u32, size: u32) -> Result<(), Refused> {
+        let most = self.device.max_queue_size();
+        let vring = self.vring(index)?;
+        if vring.running {
+            return Err(Refused::Running("the ring's size"));
+        }
+        let size = u16::try_from(size)
+            .ok()
+            .filter(|size| size.is_power_of_two() && *size <= most)
+            .ok_or(Refused::Size { size, most })?;
+        vring.size = Some(size);
+        self.try_start(index)
+    }
+
+    pub(super) fn set_addresses(
+        &mut self,
+        index: u32,
+        addresses: RingAddresses,
+    ) -> Result<(), Refused> {
+        self.vring(index)?.addresses = Some(addresses);
+        self.change(index, |slot| Change::Addresses { slot, addresses })?;
+        self.try_start(index)
+    }
+
+    pub(super) fn set_base(&mut self, index: u32, base: u32) -> Result<(), Refused> {
+        let vring = self.vring(index)?;
+        if vring.running {
+            return Err(Refused::Running("the ring's base"));
+        }
+        vring.base = u16::try_from(base).map_err(|_| Refused::Base(base))?;
+        Ok(())
+    }
+
+    pub(super) fn set_kick(&mut self, index: u32, kick: File) -> Result<(), Refused> {
+        let copy = kick.try_clone()?;
+        self.vring(index)?.kick = Some(kick);
+        self.change(index, |slot| Change::Kick { slot, kick: copy })?;
+        self.try_start(index)
+    }
+
+    pub(super) fn set_call(&mut self, index: u32, call: Option<File>) -> Result<(), Refused> {
+        let copy = call.as_ref().map(File::try_clone).transpose()?;
+        self.vring(index)?.call = call;
+        self.change(index, |slot| Change::Call { slot, call: copy })
+    }
+
+    pub(super) fn set_error(&mut self, index: u32, error: Option<File>) -> Result<(), Refused> {
+        self.vring(index)?;
+        self.breakage.listen(index as usize, error);
+        Ok(())
+    }
+
+    pub(super) fn set_enabled(&mut self, index: u32, enabled: bool) -> Result<(), Refused> {
+        self.vring(index)?.enabled = enabled;
+        self.change(index, |slot| Change::Enable { slot, enabled })?;
+        self.try_start(index)
+    }
+
+    /// Disables every ring.
+    pub(super) fn disable(&mut self) -> Result<(), Refused> {
+        (0..self.vrings.len() as u32).try_for_each(|index| self.set_enabled(index, false))
+    }
+
+    /// Starts the ring if all that it needs is known by now; the order in which the frontend says
+    /// it does not matter. A group's worker begins with the first ring that is also enabled.
+    fn try_start(&mut self, index: u32) -> Result<(), Refused> {
+        let Some(group) = self.group_of(index) else {
+            return Ok(());
+        };
+        let vring = self.vring(index)?;
+        let (enabled, known) = (vring.enabled, vring.is_known());
+        if vring.running || !known || self.memory.regions().len() == 0 {
+            return Ok(());
+        }
+        let Some(place) = self.groups.get(group) else {
+            return Ok(());
+        };
+        if place.running.is_some() {
+            return self.start_ring(index);
+        }
+        if !enabled {
+            return Ok(());
+        }
+        let queues = place.queues.clone();
+        if self.groups.iter().all(|group| group.running.is_none()) {
+            // All rings were stopped: as good as a reset, and all that some frontends do.
+            self.breakage.clear();
+        }
+        let worker = self.device.start(group)?;
+        let running = Running::spawn(
+            format!("group-{group}"),
+            worker,
+            queues.clone(),
+            &self.memory,
+            Arc::clone(&self.breakage),
+        )?;
+        if let Some(place) = self.groups.get_mut(group) {
+            place.running = Some(running);
+        }
+        debug!(group, ?queues, "queue group started");
+        let started = queues
+            .map(u32::from)
+            .try_for_each(|ring| self.start_ring(ring));
+        if started.is_err() {
+            self.stop_group(group);
+        }
+        started
+    }
+
+    /// Hands the ring to its group's worker, if all that it needs is known.
+    fn start_ring(&mut self, index: u32) -> Result<(), Refused> {
+        let acked = self.acked;
+        let vring = self.vring(index)?;
+        let (Some(size), Some(addresses), Some(kick)) = (vring.size, vring.addresses, &vring.kick)
+        else {
+            return Ok(());
+        };
+        let start = RingStart {
+            size,
+            addresses,
+            base: vring.base,
+            event_idx: acked & EVENT_IDX != 0,
+            indirect: acked & INDIRECT_DESC != 0,
+        };
+        let enabled = vring.enabled;
+        let kick = kick.try_clone()?;
+        let call = vring.call.as_ref().map(File::try_clone).transpose()?;
+        if let Some((group, slot)) = self.place(index) {
+            group.change(Change::Start {
+                slot,
+                start,
+                enabled,
+                kick,
+                call,
+            })?;
+        }
+        self.vring(index)?.running = true;
+        debug!(index, ?start, "ring started");
+        Ok(())
+    }
+
+    /// Stops a ring and says where it would have gone on. Its group stops with it, finishing what
+    /// is in flight; rings of the group that still run are started again.
+    pub(super) fn stop_ring(&mut self, index: u32) -> Result<u16, Refused> {
+        let group = self.group_of(index).ok_or(Refused::NoSuchQueue(index))?;
+        self.stop_group(group);
+        let vring = self.vring(index)?;
+        // A stopped ring starts again with the next kick descriptor.
+        vring.kick = None;
+        let base = vring.base;
+        let rest = self.groups.get(group).map(|group| group.queues.clone());
+        for ring in rest.into_iter().flatten() {
+            self.try_start(u32::from(ring))?;
+        }
+        Ok(base)
+    }
+
+    fn stop_group(&mut self, group: usize) {
+        let Some(place) = self.groups.get_mut(group) else {
+            return;
+        };
+        let Some(running) = place.running.take() else {
+            return;
+        };
+        let stopped = running.stop();
+        let first = usize::from(place.queues.start);
+        let count = usize::from(place.queues.end).saturating_sub(first);
+        let mut bases = stopped.bases.into_iter();
+        for vring in self.vrings.iter_mut().skip(first).take(count) {
+            let base = bases.next();
+            if std::mem::take(&mut vring.running)
+                && let Some(base) = base
+            {
+                vring.base = base;
+            }
+        }
+        if let Some(worker) = stopped.worker {
+            self.device.stop(group, worker);
+        }
+        debug!(group, "queue group stopped");
+    }
+
+    /// The device and its rings as they were when the connection began; memory stays.
+    pub(super) fn reset(&mut self) {
+        for group in 0..self.groups.len() {
+            self.stop_group(group);
+        }
+        for (index, vring) in self.vrings.iter_mut().enumerate() {
+            *vring = Vring::default();
+            self.breakage.listen(index, None);
+        }
+        self.device.reset();
+        self.breakage.clear();
+        self.acked = 0;
+        self.status = 0;
+        debug!("device reset");
+    }
+}
+
+impl Vring {
+    /// Whether enough is known to start it.
+    fn is_known(&self) -> bool {
+        self.size.is_some() && self.addresses.is_some() && self.kick.is_some()
+    }
+}
+
+impl<D: Device> Drop for State<'_, D> {
+    /// The connection is over: leave the device as a new one.
+    fn drop(&mut self) {
+        self.channel.close();
+        self.reset();
+    }
+}

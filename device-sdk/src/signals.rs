@@ -1,0 +1,95 @@
+//! SIGTERM and SIGINT, turned into an orderly end.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SigSet, Signal};
+
+/// The wish to end, and what has to be told of it.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    requested: AtomicBool,
+    /// Readable once an end is wished.
+    bell: EventFd,
+    /// The stream being served, to be cut.
+    stream: Mutex<Option<UnixStream>>,
+}
+
+impl Stop {
+    /// Blocks the two signals in this thread, and so in all that it starts, and waits for them in
+    /// a thread of its own.
+    pub(crate) fn on_signals() -> io::Result<Arc<Self>> {
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGTERM);
+        signals.add(Signal::SIGINT);
+        signals.thread_block()?;
+        let stop = Arc::new(Self::new()?);
+        let watched = Arc::clone(&stop);
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                while let Ok(signal) = signals.wait() {
+                    if watched.request() {
+                        // Asked again: do not wait for requests that do not end.
+                        process::exit(128 + signal as i32);
+                    }
+                }
+            })?;
+        Ok(stop)
+    }
+
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            requested: AtomicBool::new(false),
+            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            stream: Mutex::new(None),
+        })
+    }
+
+    /// Asks for the end; true if that was done before.
+    fn request(&self) -> bool {
+        let before = self.requested.swap(true, Ordering::SeqCst);
+        let _ = self.bell.write(1);
+        self.cut();
+        before
+    }
+
+    fn cut(&self) {
+        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = &*stream {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub(crate) fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+
+    /// Cuts this stream when the end is wished; at once, if it already is.
+    pub(crate) fn watch(&self, stream: &UnixStream) -> io::Result<()> {
+        let clone = stream.try_clone()?;
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(clone);
+        if self.requested() {
+            self.cut();
+        }
+        Ok(())
+    }
+
+    /// The stream is done with.
+    pub(crate) fn unwatch(&self) {
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}

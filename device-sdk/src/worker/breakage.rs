@@ -1,0 +1,78 @@
+//! The mark of a device that cannot go on, shared by the session and the workers.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tracing::error;
+
+/// Whether the device is broken, and who is told when it becomes so.
+#[derive(Debug)]
+pub(crate) struct Breakage {
+    broken: AtomicBool,
+    /// The error eventfds the frontend gave, by queue.
+    listeners: Mutex<Vec<Option<File>>>,
+}
+
+impl Breakage {
+    pub(crate) fn new(queues: usize) -> Self {
+        Self {
+            broken: AtomicBool::new(false),
+            listeners: Mutex::new((0..queues).map(|_| None).collect()),
+        }
+    }
+
+    /// The eventfd to be signalled for this queue, or none.
+    pub(crate) fn listen(&self, queue: usize, listener: Option<File>) {
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = listeners.get_mut(queue) {
+            *slot = listener;
+        }
+    }
+
+    /// Forgets a breakage: the device has been reset.
+    pub(crate) fn clear(&self) {
+        self.broken.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Marks the device broken and signals every error eventfd. Said once per breakage: a guest
+    /// that breaks its rings again must reset the device first.
+    pub(crate) fn mark(&self, cause: &(dyn Error + 'static)) {
+        if self.broken.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        error!(
+            cause = chain(cause),
+            "the device is broken until it is reset"
+        );
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.iter_mut().flatten() {
+            // A full counter is as loud as one more.
+            let _ = listener.write(&1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

@@ -1,0 +1,224 @@
+//! The loop of a [`QueueWorker`]: run, look, poll a little, arm, look once more, sleep.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::fs::File;
+use std::hint;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::mpsc::TryRecvError;
+use std::time::Instant;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::spin::Spin;
+use super::{ChangeError, Command, Failure, Seat, apply};
+use crate::device::{DeviceError, Progress, QueueWorker, Ready};
+use crate::queue::Queue;
+
+/// What an epoll event means: the bell, `EVENTS` + n for the worker's n-th descriptor, or the
+/// slot of a queue whose kick it is.
+const BELL: u64 = u64::MAX;
+const EVENTS: u64 = 1 << 32;
+
+/// A busy worker hears of its descriptors every so many calls: they cost a system call to ask.
+const CALLS_PER_HARVEST: u32 = 16;
+
+/// While polling, descriptors are asked every so many rounds.
+const ROUNDS_PER_HARVEST: u32 = 64;
+
+/// While draining, look again after this many milliseconds whatever happens.
+const DRAIN_WAIT_MS: u16 = 100;
+
+/// Serves until the session says stop, and drains. An error is the worker's.
+pub(super) fn serve(worker: &mut dyn QueueWorker, seat: &mut Seat) -> Result<(), Failure> {
+    let mut waiter = Waiter::new(seat).map_err(|e| DeviceError::io("set up epoll", e))?;
+    for (n, watch) in worker.event_fds().into_iter().take(64).enumerate() {
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, watch.readable);
+        flags.set(EpollFlags::EPOLLOUT, watch.writable);
+        waiter
+            .add(watch.fd, flags, EVENTS | n as u64)
+            .map_err(|e| DeviceError::io("watch a descriptor of the worker", e))?;
+    }
+    let mut spin = Spin::new();
+    let mut ready = Ready::ALL;
+    let mut calls = 0u32;
+    while !heed(seat, &waiter, &mut ready) {
+        let progress = worker.run(&mut seat.queues, ready)?;
+        ready = look(&mut seat.queues);
+        calls = calls.wrapping_add(1);
+        if progress == Progress::Worked || !ready.is_empty() {
+            if calls.is_multiple_of(CALLS_PER_HARVEST) {
+                waiter.harvest(EpollTimeout::ZERO, &mut ready);
+            }
+            continue;
+        }
+        if poll(worker, seat, &mut waiter, &mut spin, &mut ready)? {
+            continue;
+        }
+        sleep(seat, &mut waiter, &mut spin, &mut ready);
+    }
+    drain(worker, seat, &mut waiter)?;
+    Ok(())
+}
+
+/// Carries out the session's commands. True: stop.
+fn heed(seat: &mut Seat, waiter: &Waiter, ready: &mut Ready) -> bool {
+    loop {
+        let (change, ack) = match seat.commands.try_recv() {
+            Ok(Command::Change(change, ack)) => (change, ack),
+            Err(TryRecvError::Empty) => return false,
+            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return true,
+        };
+        let result = match apply(&mut seat.queues, change) {
+            Ok(None) => Ok(()),
+            Ok(Some((slot, kick))) => waiter
+                .replace_kick(&mut seat.kicks, slot, kick)
+                .map_err(ChangeError::Kick),
+            Err(error) => Err(error.into()),
+        };
+        // Whatever has changed, every queue deserves a fresh look.
+        *ready = Ready::ALL;
+        let _ = ack.send(result);
+    }
+}
+
+/// Which queues have chains that nobody has seen yet.
+#[inline]
+fn look(queues: &mut [Queue]) -> Ready {
+    let mut ready = Ready::default();
+    for (slot, queue) in queues.iter_mut().enumerate() {
+        if queue.look() {
+            ready.set_queue(slot);
+        }
+    }
+    ready
+}
+
+/// Polls rings and worker for the learned time. True: there is work.
+fn poll(
+    worker: &mut dyn QueueWorker,
+    seat: &mut Seat,
+    waiter: &mut Waiter,
+    spin: &mut Spin,
+    ready: &mut Ready,
+) -> Result<bool, DeviceError> {
+    let budget = spin.budget();
+    if budget.is_zero() {
+        return Ok(false);
+    }
+    let start = Instant::now();
+    let mut rounds = 0u32;
+    while start.elapsed() < budget {
+        *ready = look(&mut seat.queues);
+        if !ready.is_empty() || worker.poll(&mut seat.queues)? == Progress::Worked {
+            return Ok(true);
+        }
+        rounds = rounds.wrapping_add(1);
+        if waiter.events && rounds.is_multiple_of(ROUNDS_PER_HARVEST) {
+            waiter.harvest(EpollTimeout::ZERO, ready);
+            if !ready.is_empty() {
+                return Ok(true);
+            }
+        }
+        hint::spin_loop();
+    }
+    spin.in_vain();
+    Ok(false)
+}
+
+/// Asks for kicks, looks once more, and sleeps until something happens.
+fn sleep(seat: &mut Seat, waiter: &mut Waiter, spin: &mut Spin, ready: &mut Ready) {
+    for (slot, queue) in seat.queues.iter_mut().enumerate() {
+        if queue.arm() {
+            ready.set_queue(slot);
+        }
+    }
+    if ready.is_empty() {
+        let start = Instant::now();
+        waiter.harvest(EpollTimeout::NONE, ready);
+        if !ready.is_empty() {
+            spin.slept(start.elapsed());
+        }
+    }
+    for (slot, queue) in seat.queues.iter_mut().enumerate() {
+        queue.disarm();
+        if queue.look() {
+            ready.set_queue(slot);
+        }
+    }
+}
+
+/// Lets the worker finish or give back what it holds.
+fn drain(
+    worker: &mut dyn QueueWorker,
+    seat: &mut Seat,
+    waiter: &mut Waiter,
+) -> Result<(), DeviceError> {
+    seat.queues.iter_mut().for_each(Queue::begin_drain);
+    loop {
+        match worker.drain(&mut seat.queues)? {
+            Progress::Idle => return Ok(()),
+            Progress::Worked => {}
+            Progress::Waiting => {
+                waiter.harvest(DRAIN_WAIT_MS.into(), &mut Ready::default());
+            }
+        }
+    }
+}
+
+/// The thread's epoll. Everything is watched edge-triggered, so that eventfds need not be read.
+struct Waiter {
+    epoll: Epoll,
+    buffer: Vec<EpollEvent>,
+    /// The worker has descriptors of its own.
+    events: bool,
+}
+
+impl Waiter {
+    fn new(seat: &Seat) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        epoll.add(&seat.bell, EpollEvent::new(flags, BELL))?;
+        Ok(Self {
+            epoll,
+            buffer: vec![EpollEvent::empty(); 16],
+            events: false,
+        })
+    }
+
+    fn add(&mut self, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> io::Result<()> {
+        self.events = true;
+        Ok(self
+            .epoll
+            .add(fd, EpollEvent::new(flags | EpollFlags::EPOLLET, data))?)
+    }
+
+    /// Waits on this kick from now on, and no longer on the one before. (Closing a descriptor
+    /// does not end the watch while the frontend holds the same eventfd.)
+    fn replace_kick(&self, kicks: &mut [Option<File>], slot: usize, kick: File) -> io::Result<()> {
+        let Some(place) = kicks.get_mut(slot) else {
+            return Ok(());
+        };
+        if let Some(old) = place.take() {
+            self.epoll.delete(&old)?;
+        }
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        self.epoll.add(&kick, EpollEvent::new(flags, slot as u64))?;
+        *place = Some(kick);
+        Ok(())
+    }
+
+    /// Waits, at most so long, and notes what is ready.
+    fn harvest(&mut self, timeout: EpollTimeout, ready: &mut Ready) {
+        // An error can only be EINTR: then nothing is ready, and the caller's loop comes back.
+        let count = self.epoll.wait(&mut self.buffer, timeout).unwrap_or(0);
+        for event in self.buffer.iter().take(count) {
+            match event.data() {
+                BELL => {}
+                data if data >= EVENTS => ready.set_event((data ^ EVENTS) as usize),
+                slot => ready.set_queue(slot as usize),
+            }
+        }
+    }
+}
