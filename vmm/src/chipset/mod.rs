@@ -189,6 +189,7 @@ pub(crate) mod testing {
 mod tests {
     use proptest::prelude::*;
 
+    use super::ChipsetEvent::{PowerOff, Reset};
     use super::testing::*;
     use super::*;
 
@@ -215,7 +216,6 @@ mod tests {
         ports.write(0x64, &[0xfe]);
         ports.write(0xcf9, &[0x06]);
         ports.write(0x604, &(5u16 << 10 | 1 << 13).to_le_bytes());
-        use ChipsetEvent::{PowerOff, Reset};
         assert_eq!(*taken.lock().unwrap(), [Reset, Reset, PowerOff]);
         chipset.reset();
     }

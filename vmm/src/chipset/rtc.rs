@@ -99,8 +99,8 @@ impl Rtc {
 
     fn set(&mut self, index: u8, value: u8) {
         match index {
-            SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY => {}
-            REGISTER_C | REGISTER_D => {}
+            SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY | REGISTER_C
+            | REGISTER_D => {}
             _ => self.set_cell(index, value),
         }
     }
@@ -150,7 +150,7 @@ impl Rtc {
         if self.cell(REGISTER_B) & B_BINARY != 0 {
             value
         } else {
-            (value / 10) << 4 | value % 10
+            ((value / 10) << 4) | (value % 10)
         }
     }
 }
@@ -187,7 +187,9 @@ mod tests {
 
     /// 2026-11-22 15:04:05 UTC, a Sunday.
     fn sunday() -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(1_795_359_845)
+        UNIX_EPOCH
+            .checked_add(Duration::from_secs(1_795_359_845))
+            .unwrap()
     }
 
     fn get(rtc: &mut Rtc, index: u8) -> u8 {
@@ -222,7 +224,7 @@ mod tests {
         let mut rtc = Rtc::with_clock(sunday);
         set(&mut rtc, REGISTER_B, B_BINARY);
         assert_eq!(rtc.encode_hour(0), 12);
-        assert_eq!(rtc.encode_hour(12), 12 | PM);
+        assert_eq!(rtc.encode_hour(12), 0x0c | PM);
         assert_eq!(rtc.encode_hour(11), 11);
     }
 

@@ -39,7 +39,7 @@ const REGISTERS: u64 = 8;
 /// output is left, for a bounded time, and ends the thread.
 pub struct SerialPort {
     device: Arc<Mutex<Serial>>,
-    link: Arc<Link>,
+    wire: Arc<Wire>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -50,11 +50,11 @@ impl SerialPort {
         if let Some(stream) = &console {
             stream.set_nonblocking(true)?;
         }
-        let link = Arc::new(Link::new(console)?);
-        let device = Arc::new(Mutex::new(Serial::new(line, link.clone())));
-        let thread = if link.stream.is_some() {
-            let (device, link) = (device.clone(), link.clone());
-            let run = move || carry(&device, &link);
+        let wire = Arc::new(Wire::new(console)?);
+        let device = Arc::new(Mutex::new(Serial::new(line, wire.clone())));
+        let thread = if wire.stream.is_some() {
+            let (device, wire) = (device.clone(), wire.clone());
+            let run = move || carry(&device, &wire);
             Some(
                 std::thread::Builder::new()
                     .name("serial".into())
@@ -65,7 +65,7 @@ impl SerialPort {
         };
         Ok(Self {
             device,
-            link,
+            wire,
             thread,
         })
     }
@@ -78,8 +78,8 @@ impl SerialPort {
 
 impl Drop for SerialPort {
     fn drop(&mut self) {
-        self.link.stop.store(true, Ordering::SeqCst);
-        self.link.wake();
+        self.wire.stop.store(true, Ordering::SeqCst);
+        self.wire.wake();
         if let Some(thread) = self.thread.take() {
             // A panic in the thread has been reported by its hook.
             let _ = thread.join();
@@ -90,13 +90,13 @@ impl Drop for SerialPort {
 /// The registers, at [`COM1`](crate::arch::x86_64::layout::COM1).
 pub struct Serial {
     uart: Uart<Line, NoEvents, Output>,
-    link: Arc<Link>,
+    wire: Arc<Wire>,
 }
 
 impl Serial {
-    fn new(line: Arc<dyn InterruptLine>, link: Arc<Link>) -> Self {
-        let uart = Uart::new(Line(line), Output(link.clone()));
-        Self { uart, link }
+    fn new(line: Arc<dyn InterruptLine>, wire: Arc<Wire>) -> Self {
+        let uart = Uart::new(Line(line), Output(wire.clone()));
+        Self { uart, wire }
     }
 
     /// How many bytes from the console fit; none in loopback, when the line is cut.
@@ -135,7 +135,7 @@ impl RegisterDevice for Serial {
         for (register, byte) in (offset..REGISTERS).zip(data) {
             *byte = self.uart.read(register as u8);
             if register == RECEIVE {
-                self.link.input_read();
+                self.wire.input_read();
             }
         }
     }
@@ -145,20 +145,20 @@ impl RegisterDevice for Serial {
             // Neither our line nor our output has errors.
             let _ = self.uart.write(register as u8, byte);
             if register == u64::from(MODEM_CONTROL) {
-                self.link.input_read();
+                self.wire.input_read();
             }
         }
     }
 
     /// Drops input the guest has not read; keeps output that is on its way.
     fn reset(&mut self) {
-        let output = Output(self.link.clone());
+        let output = Output(self.wire.clone());
         let line = Line(self.uart.interrupt_evt().0.clone());
         // A fresh state has no interrupt to raise and nothing in its buffer, so this cannot fail.
         if let Ok(uart) = Uart::from_state(&SerialState::default(), line, NoEvents, output) {
             self.uart = uart;
         }
-        self.link.input_read();
+        self.wire.input_read();
     }
 }
 
@@ -175,7 +175,7 @@ impl Trigger for Line {
 }
 
 /// The transmitter's end: never blocks, never fails.
-struct Output(Arc<Link>);
+struct Output(Arc<Wire>);
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -189,7 +189,7 @@ impl Write for Output {
 }
 
 /// What the registers and the thread share.
-struct Link {
+struct Wire {
     stream: Option<UnixStream>,
     /// Output that the stream had no room for.
     pending: Mutex<VecDeque<u8>>,
@@ -201,7 +201,7 @@ struct Link {
     event: EventFd,
 }
 
-impl Link {
+impl Wire {
     fn new(stream: Option<UnixStream>) -> io::Result<Self> {
         Ok(Self {
             closed: AtomicBool::new(stream.is_none()),
@@ -295,34 +295,34 @@ fn is_transient(error: &io::Error) -> bool {
 
 /// The thread: moves input into the FIFO and pending output onto the stream, until the console is
 /// gone or the port is dropped.
-fn carry(device: &Mutex<Serial>, link: &Link) {
-    let Some(stream) = &link.stream else { return };
+fn carry(device: &Mutex<Serial>, wire: &Wire) {
+    let Some(stream) = &wire.stream else { return };
     let mut input_open = true;
-    while !link.closed.load(Ordering::Relaxed) && !link.stop.load(Ordering::SeqCst) {
+    while !wire.closed.load(Ordering::Relaxed) && !wire.stop.load(Ordering::SeqCst) {
         let mut wanted = PollFlags::empty();
         if input_open {
             // Said before the look, so that a read after the look wakes us.
-            link.input_waits.store(true, Ordering::SeqCst);
+            wire.input_waits.store(true, Ordering::SeqCst);
             if super::lock(device).room() > 0 {
-                link.input_waits.store(false, Ordering::SeqCst);
+                wire.input_waits.store(false, Ordering::SeqCst);
                 wanted |= PollFlags::POLLIN;
             }
         }
-        if !link.pending().is_empty() {
+        if !wire.pending().is_empty() {
             wanted |= PollFlags::POLLOUT;
         }
         // A hang-up is reported even where nothing is wanted, so the stream is left out then.
         let mut fds = [
-            PollFd::new(link.event.as_fd(), PollFlags::POLLIN),
+            PollFd::new(wire.event.as_fd(), PollFlags::POLLIN),
             PollFd::new(stream.as_fd(), wanted),
         ];
         let count = if wanted.is_empty() { 1 } else { 2 };
         if poll(fds.get_mut(..count).unwrap_or_default(), PollTimeout::NONE).is_err() {
             continue;
         }
-        let _ = link.event.read();
+        let _ = wire.event.read();
         if wanted.contains(PollFlags::POLLOUT) {
-            link.drain();
+            wire.drain();
         }
         if wanted.contains(PollFlags::POLLIN)
             && let Err(error) = super::lock(device).receive(stream)
@@ -331,12 +331,12 @@ fn carry(device: &Mutex<Serial>, link: &Link) {
             tracing::debug!(%error, "No more input for ttyS0");
         }
     }
-    let deadline = Instant::now() + LAST_WORDS;
-    link.drain();
-    while !link.pending().is_empty() && Instant::now() < deadline {
+    let begun = Instant::now();
+    wire.drain();
+    while !wire.pending().is_empty() && begun.elapsed() < LAST_WORDS {
         let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
         let _ = poll(&mut fds, PollTimeout::from(50u8));
-        link.drain();
+        wire.drain();
     }
 }
 
@@ -407,7 +407,7 @@ mod tests {
         for n in 0..total {
             write(&port, DATA, (n / 1000) as u8);
         }
-        assert_eq!(port.link.pending().len(), OUTPUT_LIMIT);
+        assert_eq!(port.wire.pending().len(), OUTPUT_LIMIT);
         drop(std::thread::spawn(move || drop(port)));
         let mut bytes = Vec::new();
         console.read_to_end(&mut bytes).unwrap();
@@ -422,7 +422,7 @@ mod tests {
         for _ in 0..10_000 {
             write(&port, DATA, b'x');
         }
-        assert!(port.link.pending().is_empty());
+        assert!(port.wire.pending().is_empty());
         assert_eq!(
             read::<1>(&mut *port.device.lock().unwrap(), LINE_STATUS),
             [0x60]

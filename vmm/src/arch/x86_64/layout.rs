@@ -112,9 +112,9 @@ pub const I8042_COMMAND: u16 = 0x64;
 pub const RTC: Range<u16> = 0x70..0x72;
 /// First serial port, ttyS0.
 pub const COM1: Range<u16> = 0x3f8..0x400;
-/// ACPI PM1a event block: status and enable, 16 bits each (ACPI 6.5, 4.8.3.1).
+/// ACPI `PM1a` event block: status and enable, 16 bits each (ACPI 6.5, 4.8.3.1).
 pub const PM1_EVENT: Range<u16> = 0x600..0x604;
-/// ACPI PM1a control block, 16 bits (ACPI 6.5, 4.8.3.2).
+/// ACPI `PM1a` control block, 16 bits (ACPI 6.5, 4.8.3.2).
 pub const PM1_CONTROL: Range<u16> = 0x604..0x606;
 /// ACPI power management timer, 32 bits (ACPI 6.5, 4.8.3.3).
 pub const PM_TIMER: Range<u16> = 0x608..0x60c;

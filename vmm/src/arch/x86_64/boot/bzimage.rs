@@ -17,7 +17,7 @@ use super::zero_page::{SETUP_HEADER, ZeroPage};
 use super::{Boot, Image};
 use crate::arch::x86_64::layout;
 
-/// "HdrS" in little endian.
+/// The four letters `HdrS`, little endian.
 const HEADER_MAGIC: u32 = 0x5372_6448;
 /// The first protocol version with `xloadflags` (Linux 3.8).
 const VERSION_XLOADFLAGS: u16 = 0x020c;

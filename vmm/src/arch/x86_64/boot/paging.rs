@@ -38,7 +38,8 @@ fn identity_tables() -> Vec<u8> {
     let pdpt = (0..DIRECTORIES)
         .map(|n| table(2 + n) | PRESENT_WRITABLE)
         .chain(padded(DIRECTORIES));
-    let directories = (0..DIRECTORIES * ENTRIES).map(|n| n * LARGE | LARGE_PAGE | PRESENT_WRITABLE);
+    let directories =
+        (0..DIRECTORIES * ENTRIES).map(|n| (n * LARGE) | LARGE_PAGE | PRESENT_WRITABLE);
     pml4.chain(pdpt)
         .chain(directories)
         .flat_map(u64::to_le_bytes)

@@ -87,6 +87,9 @@ fn enter(kernel: &ElfKernel) -> Result<EntryState, BootError> {
     }
 }
 
+/// What memory beyond a segment's file bytes is filled from.
+static ZEROES: [u8; 0x1_0000] = [0; 0x1_0000];
+
 /// Loads one segment and zeroes what the file has no bytes for; returns its end in memory.
 fn load_segment<I: Image>(
     ram: &GuestMemoryMmap,
@@ -114,7 +117,6 @@ fn load_segment<I: Image>(
     ram.read_exact_volatile_from(GuestAddress(start), image, segment.file_size as usize)
         .map_err(BootError::write("the kernel"))?;
 
-    const ZEROES: [u8; 0x1_0000] = [0; 0x1_0000];
     let mut at = start.saturating_add(segment.file_size);
     while at < end {
         let length = (end - at).min(ZEROES.len() as u64);
