@@ -80,7 +80,7 @@ impl Process {
         match sent {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(error) => {
-                tracing::warn!(device = self.id(), %signal, %error, "The daemon cannot be signalled")
+                tracing::warn!(device = self.id(), %signal, %error, "The daemon cannot be signalled");
             }
         }
     }

@@ -1,0 +1,360 @@
+//! The device's own thread: the only one that talks to the backend.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::class;
+use super::device::{Lost, Owner, Spec};
+use super::error::{CallError, ConnectError};
+use super::host;
+use super::inbox::{Command, Inbox};
+use super::link::{Link, Offer};
+use super::rings::MemoryTable;
+use super::state::State;
+use super::watch::Watch;
+use crate::config::{Host, OnExit};
+use crate::supervisor::{Process, Supervisor};
+use crate::transport::Identity;
+
+/// Pauses between attempts to reach a socket: the first, and the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_LONGEST: Duration = Duration::from_millis(500);
+/// A daemon whose stream has ended is about to exit; its last words are worth this wait.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Between two complaints about a daemon that does not die.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// The actor. Built by the VM's thread, run by its own.
+pub(super) struct Actor {
+    pub(super) spec: Spec,
+    pub(super) memory: MemoryTable,
+    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) owner: Arc<dyn Owner>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) state: Arc<State>,
+    pub(super) watch: Arc<Watch>,
+    /// `None` once the backend is lost.
+    pub(super) link: Option<Link>,
+    /// The daemon, if we spawned it.
+    pub(super) process: Option<Process>,
+}
+
+/// What a device turned out to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ready {
+    pub(super) identity: Identity,
+    pub(super) features: u64,
+}
+
+impl Actor {
+    /// Brings the backend up and through the handshake.
+    pub(super) fn connect(&mut self) -> Result<Ready, ConnectError> {
+        let offer = match self.spec.config.host.clone() {
+            Host::Process { program, args } => self.spawn(&program, &args)?,
+            Host::Socket { path } => self.connect_to(&path)?,
+        };
+        let id = self.id();
+        if offer.features & class::VERSION_1 == 0 {
+            return Err(ConnectError::Legacy { id });
+        }
+        let (device_id, asked) = (self.spec.config.virtio_id.get(), self.spec.config.queues);
+        let queues = match offer.queues {
+            Some(answer) => {
+                let offered = class::queues_offered(device_id, answer, asked);
+                let queues = asked.unwrap_or(offered);
+                if queues == 0 || queues > offered {
+                    return Err(ConnectError::Queues {
+                        id,
+                        asked: queues.max(1),
+                        offered,
+                    });
+                }
+                queues
+            }
+            None => asked.unwrap_or(class::queues_without_mq(device_id)),
+        };
+        let identity = Identity {
+            device_id,
+            queues: queues.min(class::QUEUES_MAX),
+            max_queue_size: class::QUEUE_SIZE,
+            config_len: offer.config.len() as u32,
+        };
+        self.state.fill(offer.config);
+        Ok(Ready {
+            identity,
+            features: class::features(offer.features),
+        })
+    }
+
+    fn spawn(&mut self, program: &str, args: &[String]) -> Result<Offer, ConnectError> {
+        let id = self.id();
+        let spawned = host::spawn(&self.supervisor, &id, program, args, self.spec.terminal);
+        let (stream, process) = spawned.map_err(|source| ConnectError::Spawn {
+            id: id.clone(),
+            source,
+        })?;
+        self.process = Some(process.clone());
+        let seconds = self.spec.deadlines.start.as_secs();
+        match self.handshake(stream, self.spec.deadlines.start) {
+            Ok(offer) => Ok(offer),
+            Err(_) if self.inbox.is_closing() => Err(ConnectError::Cancelled { id }),
+            Err(source) => {
+                let expired = self.watch.expired();
+                self.watch.cut();
+                let ended = if expired {
+                    process.exited()
+                } else {
+                    process.wait(LAST_WORDS)
+                };
+                let words = process.last_words();
+                process.signal(libc::SIGKILL);
+                Err(match ended {
+                    Some(status) => ConnectError::Ended {
+                        id,
+                        program: program.into(),
+                        how: status.to_string(),
+                        words,
+                    },
+                    None if expired => ConnectError::Silent { id, seconds, words },
+                    None => ConnectError::Handshake { id, source, words },
+                })
+            }
+        }
+    }
+
+    /// Tries the connect and the handshake until the deadline: a connect can succeed against a
+    /// listener that is about to go.
+    fn connect_to(&mut self, path: &std::path::Path) -> Result<Offer, ConnectError> {
+        let end = Instant::now() + self.spec.deadlines.start;
+        let mut pause = RETRY_FIRST;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let attempt: Result<Offer, Box<dyn std::error::Error + Send + Sync>> =
+                match host::connect_to(path) {
+                    Ok(stream) => self.handshake(stream, left).map_err(Into::into),
+                    Err(error) => Err(error.into()),
+                };
+            let source = match attempt {
+                Ok(offer) => return Ok(offer),
+                Err(source) => source,
+            };
+            tracing::debug!(device = self.spec.config.id, error = %source, "Not connected yet");
+            let (expired, id) = (self.watch.expired(), self.id());
+            self.watch.cut();
+            if self.inbox.pause(pause.min(left)) {
+                return Err(ConnectError::Cancelled { id });
+            }
+            if expired || Instant::now() >= end {
+                let seconds = self.spec.deadlines.start.as_secs();
+                let path = path.to_owned();
+                return Err(ConnectError::Socket {
+                    id,
+                    path,
+                    seconds,
+                    source,
+                });
+            }
+            pause = pause.saturating_mul(2).min(RETRY_LONGEST);
+        }
+    }
+
+    fn handshake(
+        &mut self,
+        stream: std::os::unix::net::UnixStream,
+        time: Duration,
+    ) -> Result<Offer, CallError> {
+        let _deadline = self.watch.within(time);
+        let (link, offer) = Link::open(stream, self.spec.config.virtio_id.get(), &self.watch)?;
+        self.link = Some(link);
+        Ok(offer)
+    }
+
+    /// Serves the inbox until the device goes.
+    pub(super) fn run(mut self) {
+        loop {
+            match self.inbox.take() {
+                Command::Start(start) => {
+                    let started = self.call(|link, memory| link.start(memory, &start));
+                    self.started(started);
+                }
+                Command::StartQueue(queue) => {
+                    let started = self.call(|link, memory| link.start_queue(memory, &queue));
+                    self.started(started);
+                }
+                Command::StopQueue(index) => {
+                    let stopped = self.call(|link, _| link.stop_queue(index));
+                    self.stopped(stopped);
+                    self.state.queue_stopped(index);
+                }
+                Command::Reset(number) => self.reset(number),
+                Command::WriteConfig { offset, data } => self.write_config(offset, &data),
+                Command::ConfigChanged => self.config_changed(),
+                Command::Lost(epoch) => {
+                    if self.link.as_ref().is_some_and(|link| link.epoch == epoch) {
+                        self.lose("the connection to its backend ended");
+                    }
+                }
+                Command::Close => return self.watch.cut(),
+            }
+        }
+    }
+
+    /// Calls the backend within a deadline. `Ok(None)`: there is none.
+    fn call<T>(
+        &mut self,
+        request: impl FnOnce(&mut Link, &MemoryTable) -> Result<T, CallError>,
+    ) -> Result<Option<T>, CallError> {
+        let Some(link) = &mut self.link else {
+            return Ok(None);
+        };
+        let _deadline = self.watch.within(self.spec.deadlines.call);
+        request(link, &self.memory).map(Some)
+    }
+
+    /// The driver is told when a start came to nothing.
+    fn started(&mut self, result: Result<Option<()>, CallError>) {
+        match result {
+            Ok(Some(())) => {}
+            Ok(None) => self.needs_reset(),
+            Err(error) if error.is_fatal() => self.lose(&chain(&error)),
+            Err(error) => {
+                // A driver can cause it again and again, but only by a reset in between.
+                let error = chain(&error);
+                tracing::warn!(
+                    device = self.spec.config.id,
+                    error,
+                    "The device cannot start"
+                );
+                self.needs_reset();
+            }
+        }
+    }
+
+    /// What does not stop is cut off.
+    fn stopped(&mut self, result: Result<Option<()>, CallError>) {
+        if let Err(error) = result {
+            self.lose(&chain(&error));
+        }
+    }
+
+    fn reset(&mut self, number: u64) {
+        if let Some(link) = &mut self.link {
+            // Its deadline runs since the driver asked for it.
+            let stopped = link.reset().map(Some);
+            self.stopped(stopped);
+        }
+        self.state.queues_stopped();
+        self.inbox.reset_done(number, &self.watch);
+    }
+
+    fn write_config(&mut self, offset: u32, data: &[u8]) {
+        let result = self.call(|link, _| {
+            let written = link.write_config(offset, data);
+            if written.as_ref().is_err_and(CallError::is_fatal) {
+                return written.map(|()| Vec::new());
+            }
+            link.read_config()
+        });
+        if let Some(bytes) = self.config(result) {
+            self.state.fill(bytes);
+        }
+        self.state.write_done();
+    }
+
+    fn config_changed(&mut self) {
+        let result = self.call(|link, _| link.read_config());
+        if let Some(bytes) = self.config(result) {
+            self.state.change(bytes);
+            if let Some(events) = self.state.events() {
+                events.config_changed();
+            }
+        }
+    }
+
+    fn config(&mut self, result: Result<Option<Vec<u8>>, CallError>) -> Option<Vec<u8>> {
+        match result {
+            Ok(bytes) => bytes.filter(|bytes| !bytes.is_empty()),
+            Err(error) => {
+                if error.is_fatal() {
+                    self.lose(&chain(&error));
+                }
+                None
+            }
+        }
+    }
+
+    /// The backend is gone, or has to go: cuts the connection and, if the daemon is ours, sees it
+    /// dead, so that nothing writes to guest memory for this device any more.
+    ///
+    /// This is the one place where a backend is given up. Restart without loss begins here: spawn
+    /// or connect again from `spec`, and resume the rings that `link.running` names.
+    fn lose(&mut self, why: &str) {
+        let expired = self.watch.expired();
+        self.watch.cut();
+        if self.link.take().is_none() || self.inbox.is_closing() {
+            return;
+        }
+        let why = if expired {
+            "its backend did not answer in time and was cut off"
+        } else {
+            why
+        };
+        let mut reason = why.to_owned();
+        if let Some(process) = self.process.take() {
+            let status = bury(&process, expired, &self.inbox);
+            if let Some(status) = status.filter(|_| !expired) {
+                reason = format!("its daemon ended ({status})");
+            }
+            let words = process.last_words();
+            if !words.is_empty() {
+                reason = format!("{reason}; its last words:\n{words}");
+            }
+        }
+        let id = self.id();
+        tracing::error!(device = id, "The device is lost: {reason}");
+        self.needs_reset();
+        let stop = self.spec.config.on_exit == OnExit::Stop;
+        self.owner.device_lost(&Lost { id, reason, stop });
+    }
+
+    fn needs_reset(&self) {
+        if let Some(events) = self.state.events() {
+            events.needs_reset();
+        }
+    }
+
+    fn id(&self) -> String {
+        self.spec.config.id.clone()
+    }
+}
+
+/// Sees a daemon dead. Waits as long as it takes, since until then it can write to guest memory;
+/// only a daemon stuck in the kernel takes long.
+fn bury(process: &Process, at_once: bool, inbox: &Inbox) -> Option<std::process::ExitStatus> {
+    if !at_once && let Some(status) = process.wait(LAST_WORDS) {
+        return Some(status);
+    }
+    process.signal(libc::SIGKILL);
+    while !inbox.is_closing() {
+        if let Some(status) = process.wait(KILL_WAIT) {
+            return Some(status);
+        }
+        tracing::error!(
+            device = process.id(),
+            pid = process.pid(),
+            "The daemon outlives SIGKILL; waiting"
+        );
+    }
+    None
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

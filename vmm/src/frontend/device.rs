@@ -1,0 +1,274 @@
+//! A device as the VM and the transport see it.
+
+use std::io;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use super::actor::{Actor, Ready};
+use super::error::ConnectError;
+use super::inbox::{Command, Inbox};
+use super::rings::MemoryTable;
+use super::state::State;
+use super::watch::Watch;
+use crate::config::DeviceConfig;
+use crate::memory::RamRegion;
+use crate::supervisor::Supervisor;
+use crate::transport::{Identity, QueueStart, Start, TransportEvents, VirtioDevice};
+
+/// What to connect to.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The device and its host.
+    pub config: DeviceConfig,
+    /// A spawned daemon owns the terminal; see [`crate::supervisor::Command::terminal`].
+    pub terminal: bool,
+    /// How long its backend may take.
+    pub deadlines: Deadlines,
+}
+
+/// How long a backend may take before it is cut off.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// From spawning or the first attempt to connect to the end of the handshake.
+    pub start: Duration,
+    /// For one thing that the driver asks: starting, config access.
+    pub call: Duration,
+    /// From the driver's reset to the last ring's end, whatever else is going on.
+    pub reset: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        let [start, call, reset] = [10, 5, 4].map(Duration::from_secs);
+        Self { start, call, reset }
+    }
+}
+
+/// A backend is gone for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// The device.
+    pub id: String,
+    /// Why, for people; with the daemon's last words, if it left any.
+    pub reason: String,
+    /// `on-exit=stop`: the VM is to end.
+    pub stop: bool,
+}
+
+/// Who learns that a device has lost its backend. Called on the device's thread; must not block,
+/// and must not wait for the device.
+pub trait Owner: Send + Sync {
+    /// Called once at most for each device. The driver has been told already.
+    fn device_lost(&self, lost: &Lost);
+}
+
+/// A virtio device whose backend is on the other end of a vhost-user stream. Dropped, it closes
+/// the stream: a spawned daemon then ends by itself.
+pub struct Device {
+    ready: Ready,
+    id: String,
+    deadlines: Deadlines,
+    state: Arc<State>,
+    threads: Threads,
+}
+
+/// A device on its way to its backend. Dropped, it gives up.
+pub struct Pending {
+    id: String,
+    deadlines: Deadlines,
+    state: Arc<State>,
+    threads: Threads,
+    ready: mpsc::Receiver<Result<Ready, ConnectError>>,
+}
+
+/// The two threads of a device. Dropped, they end.
+struct Threads {
+    inbox: Arc<Inbox>,
+    watch: Arc<Watch>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Device {
+    /// Begins to bring a device up, on its own thread, so that all devices of a VM come up
+    /// together. `regions` is all of guest memory.
+    pub fn begin(
+        spec: Spec,
+        regions: &[RamRegion],
+        supervisor: &Arc<Supervisor>,
+        owner: Arc<dyn Owner>,
+    ) -> Result<Pending, ConnectError> {
+        let (id, deadlines) = (spec.config.id.clone(), spec.deadlines);
+        let system = |source: io::Error| ConnectError::System {
+            id: id.clone(),
+            source,
+        };
+        let watch = Arc::new(Watch::new().map_err(|errno| system(errno.into()))?);
+        let (state, inbox) = (Arc::<State>::default(), Arc::<Inbox>::default());
+        let mut actor = Actor {
+            spec,
+            memory: MemoryTable(regions.to_vec()),
+            supervisor: Arc::clone(supervisor),
+            owner,
+            inbox: Arc::clone(&inbox),
+            state: Arc::clone(&state),
+            watch: Arc::clone(&watch),
+            link: None,
+            process: None,
+        };
+        let threads = Threads {
+            inbox,
+            watch,
+            handles: Mutex::default(),
+        };
+        let (inbox, watch) = (Arc::clone(&threads.inbox), Arc::clone(&threads.watch));
+        threads
+            .spawn(&id, "watch", move || watch.run(&inbox))
+            .map_err(system)?;
+        let (done, ready) = mpsc::channel();
+        let work = move || {
+            let result = actor.connect();
+            let connected = result.is_ok();
+            // Nobody listens when the device has been given up meanwhile.
+            let _ = done.send(result);
+            if connected {
+                actor.run();
+            }
+        };
+        threads.spawn(&id, "ctl", work).map_err(system)?;
+        Ok(Pending {
+            id,
+            deadlines,
+            state,
+            threads,
+            ready,
+        })
+    }
+
+    /// The device's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Closes the stream and ends the device's threads. Whatever the backend has in hand it may
+    /// finish. Idempotent; a call that waits for the backend returns.
+    pub fn close(&self) {
+        self.threads.close();
+    }
+}
+
+impl Pending {
+    /// Waits until the device is ready, or is known not to be. Bounded by [`Deadlines::start`].
+    pub fn wait(self) -> Result<Arc<Device>, ConnectError> {
+        let Self {
+            id,
+            deadlines,
+            state,
+            threads,
+            ready,
+        } = self;
+        let ready = ready
+            .recv()
+            .unwrap_or_else(|_| Err(ConnectError::Cancelled { id: id.clone() }))?;
+        Ok(Arc::new(Device {
+            ready,
+            id,
+            deadlines,
+            state,
+            threads,
+        }))
+    }
+}
+
+impl VirtioDevice for Device {
+    fn identity(&self) -> Identity {
+        self.ready.identity
+    }
+
+    fn features(&self) -> u64 {
+        self.ready.features
+    }
+
+    fn read_config(&self, offset: u32, data: &mut [u8]) {
+        self.state.read_config(offset, data);
+    }
+
+    fn write_config(&self, offset: u32, data: &[u8]) {
+        let room = self.ready.identity.config_len.saturating_sub(offset) as usize;
+        let data = data.get(..room).unwrap_or(data);
+        if data.is_empty() {
+            return;
+        }
+        self.state.write_posted();
+        if !self.threads.inbox.write_config(offset, data.to_vec()) {
+            self.state.write_done();
+        }
+    }
+
+    fn config_generation(&self) -> u8 {
+        self.state.config_generation()
+    }
+
+    fn start(&self, start: Start) {
+        self.threads.inbox.post(Command::Start(start));
+    }
+
+    fn start_queue(&self, queue: QueueStart) {
+        self.threads.inbox.post(Command::StartQueue(queue));
+    }
+
+    fn stop_queue(&self, index: u16) {
+        self.state.queue_stopping(index);
+        // One that finds no room is never reported as stopped, until the next reset.
+        self.threads.inbox.post(Command::StopQueue(index));
+    }
+
+    fn is_queue_stopped(&self, index: u16) -> bool {
+        self.state.is_queue_stopped(index)
+    }
+
+    fn reset(&self) {
+        self.threads
+            .inbox
+            .reset(&self.threads.watch, self.deadlines.reset);
+    }
+
+    fn is_reset(&self) -> bool {
+        self.threads.inbox.is_reset()
+    }
+
+    fn attach(&self, events: Arc<dyn TransportEvents>) {
+        self.state.attach(events);
+    }
+}
+
+impl Threads {
+    fn spawn(&self, id: &str, what: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let handle = Builder::new().name(format!("{id}-{what}")).spawn(work)?;
+        self.handles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(handle);
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.inbox.close();
+        self.watch.close();
+        let handles =
+            std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
+        for handle in handles {
+            // The owner may drop the device in answer to its loss.
+            if handle.thread().id() != std::thread::current().id() {
+                let _ = handle.join();
+            }
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

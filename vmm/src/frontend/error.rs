@@ -1,0 +1,172 @@
+//! What goes wrong between us and a backend.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::supervisor;
+
+/// One request to a backend failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The backend said no. The connection is as good as before.
+    #[error("The backend refuses {request}")]
+    Refused {
+        /// The vhost-user message.
+        request: &'static str,
+    },
+    /// The connection broke, or the backend's answer made no sense.
+    #[error("{request} failed")]
+    Broken {
+        /// The vhost-user message.
+        request: &'static str,
+        /// What the `vhost` crate says.
+        #[source]
+        source: vhost::Error,
+    },
+    /// The connection broke.
+    #[error("{request} failed")]
+    Stream {
+        /// The vhost-user message.
+        request: &'static str,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The backend's answer makes no sense.
+    #[error("The backend's answer to {request} is malformed: {what}")]
+    Malformed {
+        /// The vhost-user message.
+        request: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The driver's queue cannot be handed to a backend.
+    #[error("Queue {index} of the driver is not in guest memory")]
+    Queue {
+        /// Its number.
+        index: u16,
+    },
+}
+
+impl CallError {
+    /// Whether the connection can be used no more: the next answer might belong to this request.
+    pub fn is_fatal(&self) -> bool {
+        !matches!(self, Self::Refused { .. } | Self::Queue { .. })
+    }
+}
+
+/// A device could not be connected to its backend.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Its daemon could not be spawned.
+    #[error("Device '{id}' has no daemon")]
+    Spawn {
+        /// The device.
+        id: String,
+        /// Why.
+        #[source]
+        source: supervisor::Error,
+    },
+    /// Its daemon ended before the handshake did.
+    #[error(
+        "Device '{id}': {program} ended before it was ready ({how}){}",
+        quoted(words)
+    )]
+    Ended {
+        /// The device.
+        id: String,
+        /// The daemon.
+        program: PathBuf,
+        /// How it ended: `exit status: 1`.
+        how: String,
+        /// The last lines that it wrote.
+        words: String,
+    },
+    /// Nobody answers at its socket.
+    #[error(
+        "Device '{id}': no backend answers at {} within {seconds} s; \
+         start its daemon first, or correct the path",
+        path.display()
+    )]
+    Socket {
+        /// The device.
+        id: String,
+        /// The socket.
+        path: PathBuf,
+        /// How long was tried.
+        seconds: u64,
+        /// The last attempt's end.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The backend did not get through the handshake.
+    #[error(
+        "Device '{id}': the handshake with its backend failed{}",
+        quoted(words)
+    )]
+    Handshake {
+        /// The device.
+        id: String,
+        /// Why.
+        #[source]
+        source: CallError,
+        /// The last lines that its daemon wrote, if we spawned it.
+        words: String,
+    },
+    /// The backend did not get through the handshake in time.
+    #[error(
+        "Device '{id}': its backend does not answer within {seconds} s{}",
+        quoted(words)
+    )]
+    Silent {
+        /// The device.
+        id: String,
+        /// How long was waited.
+        seconds: u64,
+        /// The last lines that its daemon wrote, if we spawned it.
+        words: String,
+    },
+    /// The backend is for drivers of before virtio 1.0.
+    #[error("Device '{id}': its backend does not offer VERSION_1, which every modern driver needs")]
+    Legacy {
+        /// The device.
+        id: String,
+    },
+    /// The backend has too few queues.
+    #[error("Device '{id}': queues={asked} is more than the {offered} its backend offers")]
+    Queues {
+        /// The device.
+        id: String,
+        /// How many were asked for.
+        asked: u16,
+        /// How many there are.
+        offered: u16,
+    },
+    /// The machine cannot give what a device needs.
+    #[error("Device '{id}' cannot have its threads and descriptors")]
+    System {
+        /// The device.
+        id: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The VM ends before the device was connected.
+    #[error("Device '{id}' is no longer wanted")]
+    Cancelled {
+        /// The device.
+        id: String,
+    },
+}
+
+/// A daemon's words under a message, indented; nothing when it said nothing.
+fn quoted(words: &str) -> String {
+    if words.is_empty() {
+        return String::new();
+    }
+    words
+        .lines()
+        .fold(String::from("; its last words:"), |text, line| {
+            text + "\n    " + line
+        })
+}

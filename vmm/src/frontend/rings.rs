@@ -1,0 +1,228 @@
+//! Starting and stopping rings over a link.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use vhost::vhost_user::VhostUserFrontend;
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
+    VIRTIO_CONFIG_S_FEATURES_OK,
+};
+
+use super::class;
+use super::error::CallError;
+use super::link::{Link, call};
+use crate::memory::RamRegion;
+use crate::transport::{QueueStart, Start};
+
+/// Backends are told "user addresses" that begin here: guest memory's real place in the VMM is
+/// not their business, and vhost-user only wants the two tables to agree. Not 0, which some
+/// backends take for "none".
+const USER_BASE: u64 = 1 << 44;
+
+/// Between two looks at a backend's status while it resets.
+const STATUS_POLL: Duration = Duration::from_millis(2);
+
+/// Guest memory, as backends are told of it.
+#[derive(Debug)]
+pub(super) struct MemoryTable(pub(super) Vec<RamRegion>);
+
+impl MemoryTable {
+    fn message(&self) -> Vec<VhostUserMemoryRegionInfo> {
+        let info = |region: &RamRegion| VhostUserMemoryRegionInfo {
+            guest_phys_addr: region.guest_addr,
+            memory_size: region.size,
+            userspace_addr: region.guest_addr.saturating_add(USER_BASE),
+            mmap_offset: region.offset,
+            mmap_handle: region.fd.as_raw_fd(),
+        };
+        self.0.iter().map(info).collect()
+    }
+
+    /// The user address of `len` bytes at `addr`, if they lie in one region.
+    fn user(&self, addr: u64, len: u64) -> Option<u64> {
+        let end = addr.checked_add(len)?;
+        let fits = |region: &RamRegion| {
+            addr >= region.guest_addr
+                && region
+                    .guest_addr
+                    .checked_add(region.size)
+                    .is_some_and(|top| end <= top)
+        };
+        if !self.0.iter().any(fits) {
+            return None;
+        }
+        addr.checked_add(USER_BASE)
+    }
+}
+
+impl Link {
+    /// Starts the driver's queues, from the beginning of their rings.
+    pub(super) fn start(&mut self, memory: &MemoryTable, start: &Start) -> Result<(), CallError> {
+        let mut features = start.features & !class::RING_RESET;
+        if self.has_protocol {
+            features |= VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+        }
+        call("SET_FEATURES", self.frontend.set_features(features))?;
+        let status =
+            VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK;
+        let tell_status = self.protocol.contains(VhostUserProtocolFeatures::STATUS);
+        if tell_status {
+            self.raw.set_status(status as u8)?;
+            if u32::from(self.raw.status()?) & VIRTIO_CONFIG_S_FEATURES_OK == 0 {
+                return Err(CallError::Refused {
+                    request: "SET_FEATURES",
+                });
+            }
+        }
+        call(
+            "SET_MEM_TABLE",
+            self.frontend.set_mem_table(&memory.message()),
+        )?;
+        for queue in &start.queues {
+            self.set_up(memory, queue)?;
+        }
+        for queue in &start.queues {
+            self.enable(queue.index, true)?;
+        }
+        if tell_status {
+            self.raw
+                .set_status((status | VIRTIO_CONFIG_S_DRIVER_OK) as u8)?;
+        }
+        Ok(())
+    }
+
+    /// Starts one more queue.
+    pub(super) fn start_queue(
+        &mut self,
+        memory: &MemoryTable,
+        queue: &QueueStart,
+    ) -> Result<(), CallError> {
+        self.set_up(memory, queue)?;
+        self.enable(queue.index, true)
+    }
+
+    /// Stops one queue. It is touched no more once this is `Ok`.
+    pub(super) fn stop_queue(&mut self, index: u16) -> Result<(), CallError> {
+        if !self.running.contains(&index) {
+            return Ok(());
+        }
+        self.disable(index)?;
+        call("GET_VRING_BASE", self.frontend.get_vring_base(index.into()))?;
+        self.running.remove(&index);
+        Ok(())
+    }
+
+    /// Stops every queue and makes the backend forget the driver. No ring is touched any more once
+    /// this is `Ok`. The watcher's deadline bounds it.
+    pub(super) fn reset(&mut self) -> Result<(), CallError> {
+        let running: Vec<u16> = self.running.iter().copied().collect();
+        for &index in &running {
+            self.disable(index)?;
+        }
+        for &index in &running {
+            // The base it answers is of no use: the driver starts from 0.
+            call("GET_VRING_BASE", self.frontend.get_vring_base(index.into()))?;
+        }
+        self.running.clear();
+        if self
+            .protocol
+            .contains(VhostUserProtocolFeatures::RESET_DEVICE)
+        {
+            call("RESET_DEVICE", self.frontend.reset_device())?;
+        }
+        if self.protocol.contains(VhostUserProtocolFeatures::STATUS) {
+            self.raw.set_status(0)?;
+            while self.raw.status()? != 0 {
+                std::thread::sleep(STATUS_POLL);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_up(&mut self, memory: &MemoryTable, queue: &QueueStart) -> Result<(), CallError> {
+        let (index, size) = (usize::from(queue.index), u64::from(queue.size));
+        let user = |addr, len| {
+            memory
+                .user(addr, len)
+                .ok_or(CallError::Queue { index: queue.index })
+        };
+        // Split rings (virtio 1.2, section 2.7): 16 bytes a descriptor, 2 an available entry, 8 a
+        // used one, and 6 around each of the latter two.
+        let addresses = VringConfigData {
+            queue_max_size: queue.size,
+            queue_size: queue.size,
+            flags: 0,
+            desc_table_addr: user(queue.desc, size.saturating_mul(16))?,
+            used_ring_addr: user(queue.used, size.saturating_mul(8).saturating_add(6))?,
+            avail_ring_addr: user(queue.avail, size.saturating_mul(2).saturating_add(6))?,
+            log_addr: None,
+        };
+        // Counted from the first message on: one that fails half-way is stopped as well.
+        self.running.insert(queue.index);
+        let frontend = &self.frontend;
+        call("SET_VRING_NUM", frontend.set_vring_num(index, queue.size))?;
+        call("SET_VRING_ADDR", frontend.set_vring_addr(index, &addresses))?;
+        call("SET_VRING_BASE", frontend.set_vring_base(index, 0))?;
+        call(
+            "SET_VRING_CALL",
+            frontend.set_vring_call(index, &queue.call),
+        )?;
+        call(
+            "SET_VRING_KICK",
+            frontend.set_vring_kick(index, &queue.kick),
+        )
+    }
+
+    fn enable(&mut self, index: u16, enable: bool) -> Result<(), CallError> {
+        // Without protocol features a ring is enabled as it starts.
+        if !self.has_protocol {
+            return Ok(());
+        }
+        call(
+            "SET_VRING_ENABLE",
+            self.frontend.set_vring_enable(index.into(), enable),
+        )
+    }
+
+    /// Before a ring is stopped. `GET_VRING_BASE` is what stops it: a backend that refuses this
+    /// is none the worse.
+    fn disable(&mut self, index: u16) -> Result<(), CallError> {
+        match self.enable(index, false) {
+            Err(error) if error.is_fatal() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn rings_lie_in_one_region() {
+        let region = |guest_addr, size| RamRegion {
+            guest_addr,
+            size,
+            host_addr: 0,
+            fd: Arc::new(std::fs::File::open("/dev/null").unwrap()),
+            offset: 0,
+        };
+        let table = MemoryTable(vec![region(0, 0x1000), region(0x1000, 0x1000)]);
+        assert_eq!(table.user(0, 0x1000), Some(USER_BASE));
+        assert_eq!(table.user(0x1800, 0x800), Some(USER_BASE + 0x1800));
+        for (addr, len) in [
+            (0xfff, 2),
+            (0x1fff, 2),
+            (0x2000, 1),
+            (u64::MAX, 2),
+            (0, u64::MAX),
+        ] {
+            assert_eq!(table.user(addr, len), None, "{addr:#x}+{len:#x}");
+        }
+    }
+}
