@@ -1,0 +1,380 @@
+//! The daemon itself, driven by the SDK's driver: every kind of request, on a file in memory and on
+//! one on a disk, since the two take different paths.
+#![allow(clippy::unwrap_used, clippy::panic)] // Tests fail by panicking, their helpers too.
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+
+use outboard_device::driver::block::{
+    BlockQueue, Disk, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_WRITE_ZEROES, Kind, Status,
+};
+use outboard_device::driver::{Daemon, Driver, Options, QueueOptions, Segment};
+
+/// Size of the images, in bytes.
+const SIZE: u64 = 4 << 20;
+const SECTORS: u64 = SIZE / 512;
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A daemon over an image of its own, and a driver connected to it.
+struct Bench {
+    driver: Driver,
+    daemon: Daemon,
+    file: tempfile::NamedTempFile,
+}
+
+fn image(dir: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new()
+        .suffix(".img")
+        .tempfile_in(dir)
+        .unwrap();
+    file.as_file().set_len(SIZE).unwrap();
+    file
+}
+
+fn spawn(path: &Path, args: &[&str]) -> (Daemon, std::os::unix::net::UnixStream) {
+    let program = Path::new(env!("CARGO_BIN_EXE_outboard-block"));
+    let args = ["--path", path.to_str().unwrap()]
+        .into_iter()
+        .chain(args.iter().copied());
+    Daemon::spawn(program, args).unwrap()
+}
+
+impl Bench {
+    fn new(dir: &str, args: &[&str]) -> Self {
+        Self::with(dir, args, &Options::default())
+    }
+
+    fn with(dir: &str, args: &[&str], options: &Options) -> Self {
+        let file = image(dir);
+        let (daemon, stream) = spawn(file.path(), args);
+        let mut driver = match Driver::new(stream, options) {
+            Ok(driver) => driver,
+            Err(error) => panic!("{error:?}; the daemon says: {}", daemon.words()),
+        };
+        driver.start_queue(0, &QueueOptions::default()).unwrap();
+        Self {
+            driver,
+            daemon,
+            file,
+        }
+    }
+
+    fn disk(&mut self) -> Disk<'_> {
+        Disk::new(&mut self.driver, 0, 1 << 20).unwrap()
+    }
+
+    fn on_host(&self, offset: u64, len: usize) -> Vec<u8> {
+        let mut data = vec![0; len];
+        self.file
+            .as_file()
+            .read_exact_at(&mut data, offset)
+            .unwrap();
+        data
+    }
+}
+
+/// A tmpfs, and a directory that is none wherever the build machine has one.
+const DIRS: [&str; 2] = ["/dev/shm", env!("CARGO_TARGET_TMPDIR")];
+
+fn pattern(seed: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8 ^ seed).collect()
+}
+
+#[test]
+fn what_is_written_is_read_by_guest_and_host() {
+    for dir in DIRS {
+        let mut bench = Bench::new(dir, &[]);
+        let mut disk = bench.disk();
+        assert_eq!(disk.sectors().unwrap(), SECTORS);
+        let data = pattern(7, 65536);
+        disk.write(8, &data).unwrap();
+        disk.write(SECTORS - 1, &data[..512]).unwrap();
+        disk.flush().unwrap();
+        let mut back = vec![0; 65536];
+        disk.read(8, &mut back).unwrap();
+        assert!(back == data, "{dir}");
+        assert!(bench.on_host(8 * 512, 65536) == data);
+        assert!(bench.on_host(SIZE - 512, 512) == data[..512]);
+        assert_eq!(bench.file.as_file().metadata().unwrap().len(), SIZE);
+    }
+}
+
+#[test]
+fn requests_beyond_the_disk_or_of_unknown_kind_are_refused_and_harmless() {
+    let mut bench = Bench::new("/dev/shm", &[]);
+    let mut disk = bench.disk();
+    let page = pattern(1, 4096);
+    assert!(disk.write(SECTORS, &page).is_err());
+    assert!(disk.write(SECTORS - 7, &page).is_err());
+    assert!(disk.write(u64::MAX / 512, &page).is_err());
+    assert!(disk.write(u64::MAX, &page).is_err());
+    assert!(disk.write(0, &page[..511]).is_err());
+    assert!(disk.read(SECTORS - 1, &mut [0; 1024]).is_err());
+    for kind in [2, 3, 5, 9, 0x8000_0000, u32::MAX] {
+        assert_eq!(disk.request(kind, 0, None).unwrap(), Status::Unsupported);
+    }
+    assert_eq!(
+        disk.range(Kind::Discard, SECTORS, 1, 0).unwrap(),
+        Status::IoError
+    );
+    assert_eq!(
+        disk.range(Kind::Discard, 0, 1, 1).unwrap(),
+        Status::Unsupported
+    );
+    assert_eq!(
+        disk.range(Kind::WriteZeroes, 0, u32::MAX, 0).unwrap(),
+        Status::IoError
+    );
+    disk.write(0, &page).unwrap();
+    assert_eq!(bench.file.as_file().metadata().unwrap().len(), SIZE);
+    assert!(
+        bench
+            .on_host(4096, SIZE as usize - 4096)
+            .iter()
+            .all(|b| *b == 0)
+    );
+}
+
+#[test]
+fn chains_that_are_no_requests_come_back() {
+    let mut bench = Bench::new("/dev/shm", &[]);
+    let memory = bench.driver.allocate(4096, 4096).unwrap();
+    let at = memory.addr();
+    let queue = bench.driver.queue(0).unwrap();
+    let chains: [&[Segment]; 7] = [
+        &[Segment::readable(at, 1)], // short header
+        &[Segment::readable(at, 15), Segment::writable(at + 1024, 1)],
+        &[Segment::readable(at, 16)],       // no status byte
+        &[Segment::writable(at + 1024, 1)], // no header
+        &[Segment::writable(at + 1024, 512)],
+        &[Segment::readable(at, 16), Segment::writable(at + 1024, 513)], // a whole read
+        &[
+            // The same with a header in three parts and the status byte behind the data.
+            Segment::readable(at, 3),
+            Segment::readable(at + 3, 12),
+            Segment::readable(at + 15, 1),
+            Segment::writable(at + 1024, 100),
+            Segment::writable(at + 1124, 413),
+        ],
+    ];
+    let expected = [
+        None,
+        Some((1024, 1)),
+        None,
+        Some((1024, 1)),
+        Some((1535, 1)),
+        Some((1536, 0)),
+        Some((1536, 0)),
+    ];
+    for (chain, status) in chains.iter().zip(expected) {
+        memory.part(0, 16).fill(0);
+        memory.part(1024, 1024).fill(0xee);
+        queue.submit(chain, 1).unwrap();
+        assert_eq!(queue.wait(LIMIT).unwrap().token, 1);
+        if let Some((place, byte)) = status {
+            assert_eq!(memory.to_vec(place, 1), [byte], "{chain:?}");
+        }
+    }
+    assert!(bench.daemon.is_alive());
+    bench.disk().flush().unwrap();
+}
+
+#[test]
+fn discard_and_write_zeroes_free_and_clear() {
+    for dir in DIRS {
+        let mut bench = Bench::new(dir, &[]);
+        assert!(bench.driver.has(F_DISCARD | F_WRITE_ZEROES | F_FLUSH));
+        let mut disk = bench.disk();
+        let data = pattern(3, 1 << 20);
+        disk.write(0, &data).unwrap();
+        disk.flush().unwrap();
+        disk.discard(0, 256).unwrap();
+        disk.write_zeroes(512, 64, false).unwrap();
+        disk.write_zeroes(1024, 256, true).unwrap();
+        disk.flush().unwrap();
+        let (mut back, mut expected) = (vec![1; 1 << 20], data);
+        disk.read(0, &mut back).unwrap();
+        for (from, sectors) in [(0, 256), (512, 64), (1024, 256)] {
+            expected[from * 512..(from + sectors) * 512].fill(0);
+        }
+        assert!(back == expected, "{dir}");
+        // 128 KiB each were given back by the discard and the unmapping write-zeroes.
+        let blocks = bench.file.as_file().metadata().unwrap().blocks();
+        assert!(
+            blocks * 512 <= (1 << 20) - (256 << 10) + 65536,
+            "{dir}: {blocks}"
+        );
+    }
+}
+
+#[test]
+fn the_serial_number_is_told() {
+    let mut bench = Bench::new("/dev/shm", &["--serial", "twenty-characters-ok"]);
+    assert_eq!(bench.disk().id().unwrap(), b"twenty-characters-ok");
+    assert_eq!(Bench::new("/dev/shm", &[]).disk().id().unwrap(), b"");
+}
+
+#[test]
+fn a_readonly_disk_stays_as_it_is() {
+    let mut bench = Bench::new("/dev/shm", &["--readonly"]);
+    assert!(bench.driver.has(F_RO));
+    assert!(!bench.driver.has(F_DISCARD) && !bench.driver.has(F_WRITE_ZEROES));
+    let mut disk = bench.disk();
+    assert!(disk.write(0, &[1; 512]).is_err());
+    assert_eq!(
+        disk.range(Kind::Discard, 0, 1, 0).unwrap(),
+        Status::Unsupported
+    );
+    disk.read(0, &mut [1; 512]).unwrap();
+    disk.flush().unwrap();
+    assert_eq!(bench.on_host(0, 512), [0; 512]);
+}
+
+#[test]
+fn a_host_error_is_an_io_error_and_the_daemon_lives() {
+    for dir in DIRS {
+        let mut bench = Bench::new(dir, &[]);
+        let file = bench.file.as_file().try_clone().unwrap();
+        let mut disk = bench.disk();
+        disk.write(0, &[1; 4096]).unwrap();
+        file.set_len(2048).unwrap();
+        assert!(disk.read(0, &mut [0; 4096]).is_err());
+        disk.read(0, &mut [0; 2048]).unwrap();
+        let words = bench.daemon.words();
+        assert!(words.contains("has become shorter"), "{dir}: {words:?}");
+    }
+}
+
+#[test]
+fn without_flush_or_ring_features_it_works_all_the_same() {
+    for dir in DIRS {
+        let options = Options {
+            features: 1 << 32 | 1 << 30 | F_DISCARD,
+            ..Options::default()
+        };
+        let mut bench = Bench::with(dir, &[], &options);
+        assert!(!bench.driver.has(F_FLUSH));
+        let mut disk = bench.disk();
+        disk.write(4, &pattern(9, 4096)).unwrap();
+        disk.discard(100, 8).unwrap();
+        assert!(bench.on_host(2048, 4096) == pattern(9, 4096));
+    }
+}
+
+#[test]
+fn many_requests_at_once_on_several_queues() {
+    const QUEUES: u16 = 3;
+    const ROUNDS: u64 = 2000;
+    const EACH: u64 = 4096;
+    for dir in DIRS {
+        let mut bench = Bench::new(dir, &["--queues", "3"]);
+        assert!(bench.driver.has(F_MQ));
+        for index in 1..QUEUES {
+            bench
+                .driver
+                .start_queue(index, &QueueOptions::default())
+                .unwrap();
+        }
+        let depth = 40u16;
+        let buffers = bench
+            .driver
+            .allocate(EACH * u64::from(depth * QUEUES), 4096)
+            .unwrap();
+        let mut queues: Vec<_> = (0..QUEUES)
+            .map(|index| {
+                let requests = BlockQueue::new(&mut bench.driver, depth).unwrap();
+                (bench.driver.take_queue(index).unwrap(), requests)
+            })
+            .collect();
+        // Each queue has its own third of the disk, in pages: written with their number, read back.
+        for kind in [Kind::Out, Kind::In] {
+            for (index, (queue, requests)) in queues.iter_mut().enumerate() {
+                let (mut sent, mut ended) = (0, 0);
+                let mut free: Vec<u64> = (0..u64::from(depth)).collect();
+                while ended < ROUNDS {
+                    while let (true, Some(slot)) = (sent < ROUNDS, free.pop()) {
+                        let page = index as u64 * 341 + sent % 341;
+                        let at = (index as u64 * u64::from(depth) + slot) * EACH;
+                        let buffer = buffers.part(at as usize, EACH as usize);
+                        let half = EACH as u32 / 2;
+                        let (a, b) = (buffer.addr(), buffer.addr() + u64::from(half));
+                        let data = if kind == Kind::Out {
+                            buffer.write(0, &page.to_le_bytes().repeat(EACH as usize / 8));
+                            [Segment::readable(a, half), Segment::readable(b, half)]
+                        } else {
+                            buffer.fill(0xee);
+                            [Segment::writable(a, half), Segment::writable(b, half)]
+                        };
+                        let token = slot << 32 | page;
+                        requests.add(queue, kind, page * 8, &data, token).unwrap();
+                        sent += 1;
+                    }
+                    queue.flush().unwrap();
+                    let done = requests.wait(queue, LIMIT).unwrap();
+                    assert_eq!(done.status, Status::Ok);
+                    let (slot, page) = (done.token >> 32, done.token & 0xffff_ffff);
+                    if kind == Kind::In {
+                        let at = (index as u64 * u64::from(depth) + slot) * EACH;
+                        let data = buffers.to_vec(at as usize, EACH as usize);
+                        assert!(
+                            data == page.to_le_bytes().repeat(EACH as usize / 8),
+                            "{page}"
+                        );
+                    }
+                    free.push(slot);
+                    ended += 1;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_in_use_is_refused_in_words_and_free_again_after_the_end() {
+    let bench = Bench::new("/dev/shm", &[]);
+    let path = bench.file.path().to_owned();
+    let (mut second, _stream) = spawn(&path, &[]);
+    assert_eq!(second.wait(LIMIT).and_then(|status| status.code()), Some(1));
+    let words = second.words();
+    assert!(
+        words.contains("in use") && words.contains(path.to_str().unwrap()),
+        "{words}"
+    );
+    assert_eq!(words.trim_end().lines().count(), 1, "{words}");
+
+    let Bench {
+        driver,
+        mut daemon,
+        file,
+    } = bench;
+    drop(driver);
+    // The end of the stream is the end of the daemon.
+    assert_eq!(daemon.wait(LIMIT).and_then(|status| status.code()), Some(0));
+    let (_third, stream) = spawn(&path, &[]);
+    assert!(Driver::new(stream, &Options::default()).is_ok());
+    drop(file);
+}
+
+#[test]
+fn a_bad_image_is_refused_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let odd = dir.path().join("odd.img");
+    File::create(&odd).unwrap().set_len(777).unwrap();
+    for (path, expected) in [
+        (dir.path(), "is a directory"),
+        (&dir.path().join("none.img"), "create it first"),
+        (&odd, "777 bytes"),
+        (&dir.path().join("a.qcow2"), "No such file"),
+    ] {
+        let (mut daemon, _stream) = spawn(path, &[]);
+        assert_eq!(daemon.wait(LIMIT).and_then(|status| status.code()), Some(1));
+        let words = daemon.words();
+        assert!(words.contains(expected), "{words}");
+        assert!(
+            words.starts_with("error: ") && words.trim_end().lines().count() == 1,
+            "{words}"
+        );
+    }
+}
