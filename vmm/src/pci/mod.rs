@@ -20,6 +20,10 @@ mod host_bridge;
 pub mod msix;
 pub(crate) mod pending;
 mod root;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod wiring;
 
 use std::error::Error;

@@ -79,9 +79,9 @@ struct Mapping<W: Wiring> {
 pub struct Msix<W: Wiring> {
     wiring: Arc<W>,
     control: u16,
-    entries: Vec<Entry<W>>,
-    /// Dropped before the entries: a connection ends before its vector is freed.
+    // Before the entries, to be dropped before them: a connection ends before its vector is freed.
     sources: BTreeMap<Source, Mapping<W>>,
+    entries: Vec<Entry<W>>,
     failures: RateLimit,
 }
 

@@ -21,7 +21,9 @@ mod features;
 mod function;
 mod machine;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 pub use device::{Identity, QueueStart, Start, TransportEvents, VirtioDevice};
 pub use function::{TransportError, VirtioPci};
-pub use queue::IsRam;
+pub use queue::{IsRam, in_ram};

@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::device::QueueStart;
@@ -14,6 +15,14 @@ pub(super) const NO_VECTOR: u16 = 0xffff;
 
 /// Whether a range of guest-physical addresses (start, bytes) is all RAM.
 pub type IsRam = Arc<dyn Fn(u64, u64) -> bool + Send + Sync>;
+
+/// The check against a VM's memory.
+pub fn in_ram(ram: &Arc<GuestMemoryMmap>) -> IsRam {
+    let ram = ram.clone();
+    Arc::new(move |address, bytes| {
+        usize::try_from(bytes).is_ok_and(|bytes| ram.check_range(GuestAddress(address), bytes))
+    })
+}
 
 /// The two eventfds of a queue that is enabled.
 #[derive(Debug, Clone)]
