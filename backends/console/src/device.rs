@@ -45,7 +45,11 @@ impl Events {
 impl Console {
     /// A console whose output is written to `stream` and whose input is read from it.
     pub fn new(stream: StdStream, size: Size, events: Events) -> Self {
-        Self { stream, size, events }
+        Self {
+            stream,
+            size,
+            events,
+        }
     }
 
     fn config(&self) -> [u8; CONFIG_LEN] {
@@ -76,8 +80,13 @@ impl Device for Console {
 
     fn read_config(&self, offset: u32, data: &mut [u8]) {
         let config = self.config();
-        let bytes = config.iter().skip(offset as usize).chain(std::iter::repeat(&0));
-        data.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        let bytes = config
+            .iter()
+            .skip(offset as usize)
+            .chain(std::iter::repeat(&0));
+        data.iter_mut()
+            .zip(bytes)
+            .for_each(|(to, from)| *to = *from);
     }
 
     fn set_features(&mut self, _acked: u64) -> Result<(), DeviceError> {
@@ -89,7 +98,10 @@ impl Device for Console {
     }
 
     fn start(&mut self, group: usize) -> Result<Worker, DeviceError> {
-        let stream = self.stream.try_clone().map_err(|e| DeviceError::io("copy the console's stream", e))?;
+        let stream = self
+            .stream
+            .try_clone()
+            .map_err(|e| DeviceError::io("copy the console's stream", e))?;
         Ok(match group {
             RECEIVE => Worker::asynchronous(Input(stream)),
             _ => Worker::asynchronous(Output(stream)),
@@ -115,7 +127,9 @@ impl AsyncDevice for Input {
     fn run(&mut self, mut queues: Vec<RequestStream>) -> LocalFuture<'_, Result<(), DeviceError>> {
         Box::pin(async move {
             let stream = join(&self.0)?;
-            let Some(queue) = queues.first_mut() else { return Ok(()) };
+            let Some(queue) = queues.first_mut() else {
+                return Ok(());
+            };
             let mut bytes = [0; CHUNK];
             while let Some(request) = queue.next().await? {
                 let room = request.writer().len().min(CHUNK);
@@ -156,7 +170,9 @@ impl AsyncDevice for Output {
     fn run(&mut self, mut queues: Vec<RequestStream>) -> LocalFuture<'_, Result<(), DeviceError>> {
         Box::pin(async move {
             let mut stream = join(&self.0)?;
-            let Some(queue) = queues.first_mut() else { return Ok(()) };
+            let Some(queue) = queues.first_mut() else {
+                return Ok(());
+            };
             let mut bytes = [0; CHUNK];
             while let Some(request) = queue.next().await? {
                 let mut reader = request.reader();

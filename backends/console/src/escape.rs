@@ -72,7 +72,10 @@ mod tests {
     fn commands_are_found_also_across_reads() {
         let mut escape = Escape::default();
         assert_eq!(escape.feed(b"ls\n\x01"), [Typed::Bytes(b"ls\n".into())]);
-        assert_eq!(escape.feed(b"cab"), [Typed::Command(Command::Switch), Typed::Bytes(b"ab".into())]);
+        assert_eq!(
+            escape.feed(b"cab"),
+            [Typed::Command(Command::Switch), Typed::Bytes(b"ab".into())]
+        );
         assert_eq!(escape.feed(b"\x01x"), [Typed::Command(Command::Quit)]);
         assert_eq!(escape.feed(b"\x01\x01q"), [Typed::Bytes(b"\x01q".into())]);
         assert_eq!(escape.feed(b"\x01?"), [Typed::Command(Command::Help)]);

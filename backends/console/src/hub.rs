@@ -4,7 +4,6 @@ use std::future::Future;
 use std::os::unix::net::UnixStream as StdStream;
 
 use tokio::net::UnixStream;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// What the guest has not taken yet of what people typed; more is not read, or dropped.
 const TYPED_MAX: usize = 4096;
@@ -14,7 +13,7 @@ const CHUNK: usize = 8192;
 /// Why a hub ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The guest's side of the stream closed, or a signal asked for the end.
+    /// The guest's side of the stream closed, or the hub was asked to stop.
     Closed,
     /// A person asked to quit.
     Quit,
@@ -45,24 +44,27 @@ pub trait End {
     fn finish(&mut self) -> impl Future<Output = ()>;
 }
 
-/// Carries bytes until one side ends. The end is finished, but not dropped, on return.
+/// Carries bytes until one side ends, or `stop` does. The end is finished, but not dropped, on return.
 ///
 /// # Errors
 /// The stream or the signals cannot be watched.
-pub async fn run(guest: StdStream, end: &mut impl End) -> std::io::Result<Outcome> {
+pub async fn run(
+    guest: StdStream,
+    end: &mut impl End,
+    stop: impl Future<Output = std::io::Result<()>>,
+) -> std::io::Result<Outcome> {
+    tokio::pin!(stop);
     guest.set_nonblocking(true)?;
     let guest = UnixStream::from_std(guest)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     let mut typed: Vec<u8> = Vec::new();
     let mut full = false;
     let mut bytes = vec![0; CHUNK];
     let outcome = loop {
         tokio::select! {
-            _ = terminate.recv() => break Outcome::Closed,
-            _ = interrupt.recv() => break Outcome::Closed,
-            _ = hangup.recv() => break Outcome::Closed,
+            asked = &mut stop => {
+                asked?;
+                break Outcome::Closed;
+            }
             event = end.event(typed.len() < TYPED_MAX) => match event {
                 Event::Input(more) => typed.extend(more),
                 Event::Room => full = false,

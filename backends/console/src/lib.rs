@@ -16,4 +16,5 @@ pub mod end;
 pub mod escape;
 pub mod hub;
 pub mod scrollback;
+pub mod serve;
 pub mod size;

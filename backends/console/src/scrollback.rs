@@ -15,12 +15,17 @@ impl Scrollback {
 
     /// An empty one that keeps at most `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
-        Self { bytes: VecDeque::new(), capacity }
+        Self {
+            bytes: VecDeque::new(),
+            capacity,
+        }
     }
 
     /// Appends, forgetting the oldest bytes where there is no room.
     pub fn push(&mut self, bytes: &[u8]) {
-        let kept = bytes.get(bytes.len().saturating_sub(self.capacity)..).unwrap_or_default();
+        let kept = bytes
+            .get(bytes.len().saturating_sub(self.capacity)..)
+            .unwrap_or_default();
         let excess = (self.bytes.len() + kept.len()).saturating_sub(self.capacity);
         self.bytes.drain(..excess);
         self.bytes.extend(kept);

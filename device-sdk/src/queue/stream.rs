@@ -125,6 +125,20 @@ impl RequestStream {
     }
 }
 
+impl RequestStream {
+    /// Waits until the queue is to stop: for a device that holds a request and waits for something
+    /// else than the next one. Cancel-safe.
+    pub async fn stopped(&self) {
+        while !self.group.stopping.get() {
+            match self.group.news.get(self.slot) {
+                // What else this wakes up for is still there for `next`, which looks first.
+                Some(news) => news.notified().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
 impl fmt::Debug for RequestStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RequestStream({})", self.index)

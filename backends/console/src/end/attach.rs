@@ -32,9 +32,13 @@ pub struct Attach {
     path: PathBuf,
     clients: Vec<Client>,
     next: u64,
-    typed: (mpsc::Sender<(u64, Vec<u8>)>, mpsc::Receiver<(u64, Vec<u8>)>),
+    typed: mpsc::Receiver<Typed>,
+    to_typed: mpsc::Sender<Typed>,
     scrollback: Scrollback,
 }
+
+/// What a client typed, with its id.
+type Typed = (u64, Vec<u8>);
 
 struct Client {
     id: u64,
@@ -48,24 +52,33 @@ impl Attach {
     /// # Errors
     /// The path is taken, or the socket cannot be made.
     pub fn listen(path: &Path) -> Result<Self, EndError> {
-        let refuse = |source| EndError::Path { what: "the socket", path: path.into(), source };
-        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+        let refuse = |source| EndError::Path {
+            what: "the socket",
+            path: path.into(),
+            source,
+        };
+        let is_socket =
+            std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
         if is_socket {
             match std::os::unix::net::UnixStream::connect(path) {
                 Ok(_) => return Err(EndError::Live(path.into())),
-                Err(e) if e.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(refuse)?,
+                Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path).map_err(refuse)?;
+                }
                 Err(e) => return Err(refuse(e)),
             }
         }
         let before = umask(Mode::from_bits_truncate(0o177));
         let listener = UnixListener::bind(path);
         umask(before);
+        let (to_typed, typed) = mpsc::channel(1);
         Ok(Self {
             listener: listener.map_err(refuse)?,
             path: path.into(),
             clients: Vec::new(),
             next: 0,
-            typed: mpsc::channel(1),
+            typed,
+            to_typed,
             scrollback: Scrollback::new(Scrollback::CAPACITY),
         })
     }
@@ -79,7 +92,7 @@ impl Attach {
         self.next += 1;
         let (shown, output) = mpsc::channel(LAG);
         let _ = shown.try_send(self.scrollback.contents().into());
-        let task = tokio::spawn(converse(stream, id, output, self.typed.0.clone()));
+        let task = tokio::spawn(converse(stream, id, output, self.to_typed.clone()));
         self.clients.push(Client { id, shown, task });
     }
 
@@ -95,7 +108,7 @@ async fn converse(
     stream: UnixStream,
     id: u64,
     mut output: mpsc::Receiver<Arc<[u8]>>,
-    typed: mpsc::Sender<(u64, Vec<u8>)>,
+    typed: mpsc::Sender<Typed>,
 ) {
     let (mut from, mut to) = stream.into_split();
     let show = async {
@@ -142,7 +155,7 @@ impl End for Attach {
                     // Out of descriptors, say: try again when some may have been freed.
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 },
-                Some((id, bytes)) = self.typed.1.recv(), if typing => {
+                Some((id, bytes)) = self.typed.recv(), if typing => {
                     if self.types(id) {
                         return Event::Input(bytes);
                     }

@@ -23,8 +23,15 @@ impl File {
     /// The file cannot be opened for writing.
     pub fn open(path: &Path) -> Result<Self, EndError> {
         let opened = fs::OpenOptions::new().append(true).create(true).open(path);
-        let file = opened.map_err(|source| EndError::Path { what: "the file", path: path.into(), source })?;
-        Ok(Self { file, failed: false })
+        let file = opened.map_err(|source| EndError::Path {
+            what: "the file",
+            path: path.into(),
+            source,
+        })?;
+        Ok(Self {
+            file,
+            failed: false,
+        })
     }
 }
 

@@ -30,14 +30,27 @@ impl Pty {
     ///
     /// # Errors
     /// The host has no pseudo-terminal left.
+    #[allow(unsafe_code)] // AsyncFd wants a promise about the descriptor.
     pub fn open() -> Result<(Self, PathBuf), EndError> {
-        let refuse = |source: io::Error| EndError::Path { what: "the pty", path: "/dev/ptmx".into(), source };
+        let refuse = |source: io::Error| EndError::Path {
+            what: "the pty",
+            path: "/dev/ptmx".into(),
+            source,
+        };
         let pair = openpty(None, None).map_err(|e| refuse(e.into()))?;
         Self::prepare(&pair.master, &pair.slave).map_err(|e| refuse(e.into()))?;
         let name = ttyname(pair.slave.as_fd()).map_err(|e| refuse(e.into()))?;
-        let master = AsyncFd::new(pair.master).map_err(refuse)?;
+        // SAFETY: an `OwnedFd` gives one descriptor and keeps it open as long as it lives.
+        let master = unsafe { AsyncFd::register(pair.master) }.map_err(|e| refuse(e.into()))?;
         let waiting = Scrollback::new(Scrollback::CAPACITY);
-        Ok((Self { master, _slave: pair.slave, waiting }, name))
+        Ok((
+            Self {
+                master,
+                _slave: pair.slave,
+                waiting,
+            },
+            name,
+        ))
     }
 
     /// Raw, or the line discipline would echo the guest's output back as its input.

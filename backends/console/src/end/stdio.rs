@@ -1,12 +1,13 @@
 //! This terminal, or standard input and output when they are none.
 
-use std::io::{IsTerminal, Read, Write};
+use std::collections::VecDeque;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,18 +30,29 @@ pub struct Stdio {
     shown: Option<mpsc::Sender<Vec<u8>>>,
     all_shown: Option<oneshot::Receiver<()>>,
     escape: Escape,
-    events: std::collections::VecDeque<Typed>,
+    events: VecDeque<Typed>,
     other: Option<PathBuf>,
     view: View,
-    resized: Option<(Signal, Size, Box<dyn Fn() + Send>)>,
+    resized: Option<Resize>,
     raw: Option<RawMode>,
     full: bool,
+}
+
+/// Watches the terminal's size.
+struct Resize {
+    signal: Signal,
+    size: Size,
+    tell: Box<dyn Fn() + Send>,
 }
 
 /// Which console the terminal shows.
 enum View {
     Own,
-    Other { from: OwnedReadHalf, to: OwnedWriteHalf, missed: Scrollback },
+    Other {
+        from: OwnedReadHalf,
+        to: OwnedWriteHalf,
+        missed: Scrollback,
+    },
 }
 
 impl Stdio {
@@ -65,10 +77,14 @@ impl Stdio {
             shown: Some(shown),
             all_shown: Some(all_shown),
             escape: Escape::default(),
-            events: std::collections::VecDeque::new(),
+            events: VecDeque::new(),
             other: other.map(Path::to_path_buf),
             view: View::Own,
-            resized: raw.is_some().then(|| (watch, size, Box::new(resized) as _)),
+            resized: raw.is_some().then(|| Resize {
+                signal: watch,
+                size,
+                tell: Box::new(resized),
+            }),
             raw,
             full: false,
         };
@@ -79,7 +95,11 @@ impl Stdio {
     }
 
     fn commands(&self) -> String {
-        let switch = if self.other.is_some() { "Ctrl-A c switches, " } else { "" };
+        let switch = if self.other.is_some() {
+            "Ctrl-A c switches, "
+        } else {
+            ""
+        };
         format!("Ctrl-A x quits, {switch}Ctrl-A Ctrl-A sends Ctrl-A")
     }
 
@@ -118,7 +138,11 @@ impl Stdio {
             Ok(stream) => {
                 self.say("now the other console; Ctrl-A c leads back");
                 let (from, to) = stream.into_split();
-                self.view = View::Other { from, to, missed: Scrollback::new(Scrollback::CAPACITY) };
+                self.view = View::Other {
+                    from,
+                    to,
+                    missed: Scrollback::new(Scrollback::CAPACITY),
+                };
             }
             Err(e) => self.say(&format!("{} cannot be reached: {e}", path.display())),
         }
@@ -174,10 +198,15 @@ impl End for Stdio {
                     self.full = false;
                     return Event::Room;
                 }
-                got = from_other(&mut self.view, &mut other), if !full => match got {
-                    Some(got) => { let bytes = other.get(..got).unwrap_or_default().to_vec(); self.show(&bytes); }
-                    None => { self.say("the other console has closed"); self.switch().await; }
-                },
+                got = from_other(&mut self.view, &mut other), if !full => {
+                    if let Some(got) = got {
+                        let bytes = other.get(..got).unwrap_or_default().to_vec();
+                        self.show(&bytes);
+                    } else {
+                        self.say("the other console has closed");
+                        self.switch().await;
+                    }
+                }
                 () = resize(&mut self.resized) => {}
             }
         }
@@ -220,8 +249,8 @@ async fn from_other(view: &mut View, bytes: &mut [u8]) -> Option<usize> {
     }
 }
 
-async fn resize(resized: &mut Option<(Signal, Size, Box<dyn Fn() + Send>)>) {
-    let Some((signal, size, tell)) = resized else {
+async fn resize(resized: &mut Option<Resize>) {
+    let Some(Resize { signal, size, tell }) = resized else {
         return std::future::pending().await;
     };
     signal.recv().await;
@@ -234,7 +263,12 @@ async fn resize(resized: &mut Option<(Signal, Size, Box<dyn Fn() + Send>)>) {
 #[allow(unsafe_code)]
 fn measure(size: &Size) -> bool {
     nix::ioctl_read_bad!(winsize, libc::TIOCGWINSZ, libc::winsize);
-    let mut window = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    let mut window = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: TIOCGWINSZ writes one `winsize`, and does so on a terminal only.
     let asked = unsafe { winsize(libc::STDIN_FILENO, &raw mut window) };
     asked.is_ok() && size.set(window.ws_col, window.ws_row)
@@ -248,7 +282,10 @@ fn read_typed() -> mpsc::Receiver<Vec<u8>> {
         let mut bytes = [0; 4096];
         let mut stdin = std::io::stdin().lock();
         while let Ok(got @ 1..) = stdin.read(&mut bytes) {
-            if to.blocking_send(bytes.get(..got).unwrap_or_default().to_vec()).is_err() {
+            if to
+                .blocking_send(bytes.get(..got).unwrap_or_default().to_vec())
+                .is_err()
+            {
                 break;
             }
         }
@@ -264,16 +301,15 @@ fn show() -> (mpsc::Sender<Vec<u8>>, oneshot::Receiver<()>) {
     std::thread::spawn(move || {
         let mut stdout = std::io::stdout().lock();
         while let Some(bytes) = from.blocking_recv() {
-            if stdout.write_all(&bytes).and_then(|()| stdout.flush()).is_err() {
+            if stdout
+                .write_all(&bytes)
+                .and_then(|()| stdout.flush())
+                .is_err()
+            {
                 break;
             }
         }
         let _ = done.send(());
     });
     (to, all_shown)
-}
-
-/// Whether standard input is a terminal, which an end may take for itself.
-pub fn on_terminal() -> bool {
-    std::io::stdin().is_terminal()
 }
