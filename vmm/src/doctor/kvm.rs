@@ -50,7 +50,7 @@ fn kind() -> Finding {
             "kvm_pvm: guest kernels are interpreted, and an unmodified Linux does not boot",
             "use a machine with VT-x or AMD-V for Linux guests; make demo takes the nested way by itself",
         ),
-        Some(module) => Finding::pass("KVM kind", **module),
+        Some(module) => Finding::pass("KVM kind", *module),
         None => Finding::pass("KVM kind", "built into the kernel"),
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use crate::supervisor::{Command, Error, Process, Supervisor, find};
+use crate::supervisor::{Command, Error, Process, Supervisor, locate};
 
 /// Spawns a daemon of ours with one end of a stream; the other is ours.
 pub(super) fn spawn(
@@ -18,7 +18,7 @@ pub(super) fn spawn(
     args: &[String],
     terminal: bool,
 ) -> Result<(UnixStream, Process), Error> {
-    let program = find(program)?;
+    let program = locate(program)?;
     let (ours, theirs) = UnixStream::pair().map_err(Error::Supervisor)?;
     let command = Command::new(id, program)
         .args(args)

@@ -8,7 +8,7 @@
 //! VMM, by one of: end of file on its stream, the parent-death signal, or [`Supervisor::stop`].
 
 mod command;
-mod find;
+mod locate;
 mod process;
 mod spawn;
 mod watch;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 pub use command::Command;
-pub use find::{NotFound, find};
+pub use locate::{NotFound, locate};
 pub use process::Process;
 
 /// Why a daemon could not be spawned.

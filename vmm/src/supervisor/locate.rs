@@ -17,16 +17,16 @@ pub struct NotFound {
 
 /// Finds a program: as given when `name` has a slash, else beside the running binary, then in
 /// `../libexec/outboard` from there, then in PATH.
-pub fn find(name: &str) -> Result<PathBuf, NotFound> {
+pub fn locate(name: &str) -> Result<PathBuf, NotFound> {
     let own = std::env::current_exe().ok();
-    find_from(
+    locate_from(
         name,
         own.as_deref().and_then(Path::parent),
         std::env::var_os("PATH"),
     )
 }
 
-fn find_from(
+fn locate_from(
     name: &str,
     beside: Option<&Path>,
     path: Option<OsString>,
@@ -88,7 +88,7 @@ mod tests {
         let bin = root.path().join("bin");
         let other = root.path().join("other");
         let search = || {
-            find_from(
+            locate_from(
                 "outboard-x",
                 Some(&bin),
                 Some(other.clone().into_os_string()),
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_missing_one_is_named_with_the_places_searched() {
-        let why = find_from(
+        let why = locate_from(
             "outboard-x",
             Some(Path::new("/opt/o/bin")),
             Some("/usr/bin".into()),
@@ -122,7 +122,9 @@ mod tests {
         ] {
             assert!(why.contains(part), "{part} in {why}");
         }
-        let why = find_from("./no/such", None, None).unwrap_err().to_string();
+        let why = locate_from("./no/such", None, None)
+            .unwrap_err()
+            .to_string();
         assert!(why.contains("./no/such"), "{why}");
     }
 }
