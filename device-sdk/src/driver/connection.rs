@@ -221,6 +221,14 @@ impl Connection {
         })
     }
 
+    /// `SET_VRING_CALL`.
+    pub fn set_call(&mut self, queue: &Queue) -> Result<()> {
+        let index = usize::from(queue.index());
+        self.call("SET_VRING_CALL", |f| {
+            f.set_vring_call(index, queue.call_fd())
+        })
+    }
+
     /// `SET_VRING_KICK`: starts the queue, though not yet enabled.
     pub fn start_queue(&mut self, queue: &Queue) -> Result<()> {
         let index = usize::from(queue.index());

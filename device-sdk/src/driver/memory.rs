@@ -133,6 +133,7 @@ impl Window {
     ///
     /// # Panics
     /// If that is not inside this window.
+    #[must_use]
     pub fn part(&self, offset: usize, len: usize) -> Window {
         let start = self.range(offset, len);
         Window {

@@ -214,6 +214,16 @@ impl Driver {
         self.queues[slot] = Some(queue);
     }
 
+    /// Gives a queue a new call eventfd, while it runs.
+    pub fn replace_call(&mut self, index: u16) -> Result<()> {
+        let queue = slot(&mut self.queues, index)?;
+        // The old one is closed only after the device has heard of the new one.
+        let old = queue.replace_call()?;
+        self.connection.set_call(queue)?;
+        drop(old);
+        Ok(())
+    }
+
     /// Stops a queue; the index the device would have gone on at. Its rings are left as they are.
     pub fn stop_queue(&mut self, index: u16) -> Result<u16> {
         self.connection.stop_queue(index)

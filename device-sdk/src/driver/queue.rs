@@ -25,17 +25,8 @@ pub struct Queue {
 impl Queue {
     /// Puts eventfds around a ring.
     pub fn new(index: u16, ring: SplitRing) -> Result<Self> {
-        let failed = |source| DriverError::Event {
-            queue: index,
-            source,
-        };
-        let eventfd = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(failed);
-        let (kick, call, error) = (eventfd()?, eventfd()?, eventfd()?);
-        let sleep = Epoll::new().map_err(failed)?;
-        let wanted = EpollEvent::new(EventSet::IN, 0);
-        sleep
-            .ctl(ControlOperation::Add, call.as_raw_fd(), wanted)
-            .map_err(failed)?;
+        let (kick, error) = (eventfd(index)?, eventfd(index)?);
+        let (call, sleep) = sleeping(index)?;
         Ok(Self {
             index,
             ring,
@@ -44,6 +35,13 @@ impl Queue {
             error,
             sleep,
         })
+    }
+
+    /// Makes a new call eventfd; the old one, which the device knows until it hears of this one.
+    pub fn replace_call(&mut self) -> Result<EventFd> {
+        let (call, sleep) = sleeping(self.index)?;
+        self.sleep = sleep;
+        Ok(std::mem::replace(&mut self.call, call))
     }
 
     /// The queue's index in the device.
@@ -186,4 +184,20 @@ impl Queue {
             source,
         }
     }
+}
+
+fn eventfd(queue: u16) -> Result<EventFd> {
+    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(|source| DriverError::Event { queue, source })
+}
+
+/// A call eventfd, and an epoll set that holds it.
+fn sleeping(queue: u16) -> Result<(EventFd, Epoll)> {
+    let failed = |source| DriverError::Event { queue, source };
+    let call = eventfd(queue)?;
+    let sleep = Epoll::new().map_err(failed)?;
+    let wanted = EpollEvent::new(EventSet::IN, 0);
+    sleep
+        .ctl(ControlOperation::Add, call.as_raw_fd(), wanted)
+        .map_err(failed)?;
+    Ok((call, sleep))
 }

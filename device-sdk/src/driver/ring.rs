@@ -361,14 +361,16 @@ impl SplitRing {
         self.device_used() != self.used
     }
 
-    /// Asks not to be notified, until the next [`SplitRing::arm`].
+    /// Asks not to be notified, until the next [`SplitRing::arm`]; to be renewed after some thousand
+    /// completions, since an index comes round.
     #[inline]
     pub fn disarm(&mut self) {
         if self.event_idx {
-            // Just passed: the index comes here again only after all 65536 values.
-            let passed = self.used.wrapping_sub(1);
+            // As far away as an index can be. One just passed might still be crossed by
+            // a completion under way.
+            let far = self.used.wrapping_add(0x8000);
             self.memory
-                .store_u16(self.layout.used_event(), passed, Ordering::Relaxed);
+                .store_u16(self.layout.used_event(), far, Ordering::Relaxed);
         } else {
             self.memory
                 .store_u16(self.layout.available, 1, Ordering::Relaxed);

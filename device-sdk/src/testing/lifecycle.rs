@@ -1,0 +1,277 @@
+//! Queues that start, stop, pause and reset at any moment.
+
+use std::collections::BTreeSet;
+
+use vhost::vhost_user::VhostUserProtocolFeatures;
+
+use super::{Bench, Endpoint, Outcome, Setup, ensure};
+use crate::driver::{DriverError, QueueOptions};
+
+/// GET_VRING_BASE of an idle queue is the count of what it completed; asked again it is the same;
+/// and started there, the queue goes on.
+#[allow(clippy::doc_markdown)]
+pub fn stops_at_the_index_it_would_go_on_at(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::start(endpoint, Setup::default())?;
+    let index = bench.expected.probe.queue;
+    let mut done = 0u16;
+    for count in [0, 1, 7, 100] {
+        bench.round_trips(count)?;
+        done += count;
+        let base = bench.driver.stop_queue(index)?;
+        ensure!(
+            base == done,
+            "the queue stopped at {base} after {done} requests"
+        );
+        let again = bench.driver.stop_queue(index)?;
+        ensure!(
+            again == base,
+            "the queue stopped at {base}, then at {again}"
+        );
+        bench.driver.resume_queue(index, base)?;
+    }
+    bench.round_trips(10)
+}
+
+/// When a queue stops, everything before its base has completed and nothing after it; resumed
+/// there, every request completes exactly once.
+pub fn loses_nothing_when_stopped_with_requests_in_flight(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::start(
+        endpoint,
+        Setup {
+            size: 256,
+            ..Setup::default()
+        },
+    )?;
+    let index = bench.expected.probe.queue;
+    for round in 0..40u16 {
+        let count = 1 + round * 3 % 60;
+        bench.submit(count)?;
+        let mut completed = BTreeSet::new();
+        // Stop now and then only after some have completed.
+        if round % 2 == 1 {
+            completed.extend(bench.collect(count / 2)?);
+        }
+        let base = bench.driver.stop_queue(index)?;
+        let used = bench.queue()?.ring().device_used();
+        ensure!(
+            base == used,
+            "the queue stopped at {base} with the used index at {used}"
+        );
+        completed.extend(bench.collect_now()?);
+        let settled = bench.settle(|b| Ok(b.queue()?.ring().device_used() != used))?;
+        ensure!(!settled, "a request was completed on a stopped queue");
+        bench.driver.resume_queue(index, base)?;
+        let left = count - completed.len() as u16;
+        completed.extend(bench.collect(left)?);
+        ensure!(
+            completed.len() == usize::from(count),
+            "{count} requests completed as {completed:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Rings begin where SET_VRING_BASE says, and indices wrap.
+#[allow(clippy::doc_markdown)]
+pub fn starts_at_any_index(endpoint: &mut dyn Endpoint) -> Outcome {
+    for features in [Setup::default().features, Setup::plain().features] {
+        for base in [1u16, 63, 64, 0x7fff, 0xfff0, 0xffff] {
+            let setup = Setup {
+                features,
+                base,
+                ..Setup::default()
+            };
+            let mut bench = Bench::start(endpoint, setup)?;
+            bench.round_trips(40)?;
+            let stopped = bench.driver.stop_queue(bench.expected.probe.queue)?;
+            let expected = base.wrapping_add(40);
+            ensure!(
+                stopped == expected,
+                "40 requests from {base} end at {stopped}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A stopped queue starts again with rings elsewhere, of another size, from 0.
+pub fn starts_again_with_another_ring(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::start(endpoint, Setup::default())?;
+    let index = bench.expected.probe.queue;
+    for size in [16u16, 256, 32] {
+        bench.round_trips(size)?;
+        bench.driver.stop_queue(index)?;
+        let options = QueueOptions {
+            size,
+            ..QueueOptions::default()
+        };
+        bench.driver.start_queue(index, &options)?;
+    }
+    bench.round_trips(50)
+}
+
+/// A queue that was kicked but not enabled completes nothing; once enabled it completes what it
+/// was kicked for, with no further kick.
+pub fn does_nothing_before_enable(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::negotiate(endpoint, Setup::default())?;
+    let index = bench.expected.probe.queue;
+    for other in bench.expected.running.clone() {
+        let options = bench.queue_options(other);
+        bench.driver.describe_queue(other, &options)?;
+        if other != index {
+            bench.driver.ready_queue(other)?;
+        }
+    }
+    let queue = bench.driver.take_queue(index)?;
+    bench.driver.connection().start_queue(&queue)?;
+    bench.driver.put_queue(queue);
+    bench.submit(3)?;
+    bench.queue()?.kick()?;
+    still(&mut bench, "before it was enabled")?;
+    bench.driver.connection().enable_queue(index, true)?;
+    bench.collect(3)?;
+    bench.round_trips(3)
+}
+
+/// A queue that is disabled while it runs completes nothing until it is enabled again, and then
+/// everything.
+pub fn pauses_while_disabled(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::start(endpoint, Setup::default())?;
+    let index = bench.expected.probe.queue;
+    for _ in 0..5 {
+        bench.round_trips(3)?;
+        bench.driver.connection().enable_queue(index, false)?;
+        bench.submit(3)?;
+        bench.queue()?.kick()?;
+        still(&mut bench, "while it was disabled")?;
+        bench.driver.connection().enable_queue(index, true)?;
+        bench.collect(3)?;
+    }
+    Ok(())
+}
+
+/// A probe that has no bytes to write may be discarded by a disabled queue: a net device's
+/// transmit queue must do so (vhost-user, "Ring states").
+fn still(bench: &mut Bench, when: &str) -> Outcome {
+    if bench.expected.probe.writable == 0 {
+        return Ok(());
+    }
+    let base = bench.queue()?.ring().used();
+    let moved = bench.settle(|b| Ok(b.queue()?.ring().device_used() != base))?;
+    ensure!(!moved, "the queue completed requests {when}");
+    Ok(())
+}
+
+/// A queue that was described but never started is not looked at, let alone written to.
+pub fn leaves_queues_alone_that_were_not_started(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::negotiate(endpoint, Setup::default())?;
+    let mut watched = Vec::new();
+    let queues = bench.expected.queues;
+    for index in (0..queues).filter(|i| !bench.expected.running.contains(i)) {
+        let options = QueueOptions {
+            size: 16,
+            ..QueueOptions::default()
+        };
+        bench.driver.describe_queue(index, &options)?;
+        watched.push(index);
+    }
+    // The probe's own queue is watched first, before it is started.
+    let probe = bench.expected.probe.queue;
+    let options = bench.queue_options(probe);
+    bench.driver.describe_queue(probe, &options)?;
+    watched.push(probe);
+    for &index in &watched {
+        if index == probe {
+            bench.add(0).map_err(DriverError::from)?;
+        }
+        let queue = bench.driver.queue(index)?;
+        queue.ring_mut().publish();
+        queue.kick()?;
+    }
+    // Something to wake it up.
+    bench.driver.connection().features()?;
+    bench.settle(|_| Ok(false))?;
+    for &index in &watched {
+        let ring = bench.driver.queue(index)?.ring();
+        let used = ring.device_used();
+        ensure!(
+            used == 0,
+            "queue {index} was used {used} times but never started"
+        );
+    }
+    watched.pop();
+    for index in bench.expected.running.clone() {
+        if index != probe {
+            let options = bench.queue_options(index);
+            bench.driver.start_queue(index, &options)?;
+        }
+    }
+    bench.driver.ready_queue(probe)?;
+    bench.queue()?.kick()?;
+    bench.collect(1)?;
+    bench.round_trips(20)?;
+    for &index in &watched {
+        let used = bench.driver.queue(index)?.ring().device_used();
+        ensure!(
+            used == 0,
+            "queue {index} was used {used} times while another ran"
+        );
+    }
+    Ok(())
+}
+
+/// A reset with requests in flight leaves a device as good as new, and it writes nothing more into
+/// the rings and buffers it was given before.
+pub fn resets_at_any_moment(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::start(endpoint, Setup::default())?;
+    for round in 0..20u16 {
+        bench.submit(1 + round)?;
+        if round % 3 == 0 {
+            bench.collect(1)?;
+        }
+        let protocol = bench.driver.negotiated().protocol;
+        if !protocol.contains(VhostUserProtocolFeatures::RESET_DEVICE) {
+            bench.reset()?;
+            bench.round_trips(2)?;
+            continue;
+        }
+        bench.add(63).map_err(DriverError::from)?;
+        let mut old = bench.driver.take_queue(bench.expected.probe.queue)?;
+        bench.driver.connection().reset()?;
+        let used = old.ring().device_used();
+        old.ring_mut().publish();
+        old.kick()?;
+        let moved = bench.settle(|_| Ok(old.ring().device_used() != used))?;
+        ensure!(
+            !moved,
+            "a request was completed after the reset was acknowledged"
+        );
+        bench.reset()?;
+        bench.round_trips(2)?;
+    }
+    Ok(())
+}
+
+/// A connection that ends with requests in flight leaves a device as good as new.
+pub fn survives_disconnects_at_any_moment(endpoint: &mut dyn Endpoint) -> Outcome {
+    for round in 0..10u16 {
+        let mut bench = Bench::start(endpoint, Setup::default())?;
+        bench.submit(1 + round * 2)?;
+        bench.driver.connection().close();
+    }
+    Bench::start(endpoint, Setup::default())?.round_trips(5)
+}
+
+/// Memory that is added while the device runs can be used at once, and what it had stays.
+pub fn follows_memory_that_changes(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::start(endpoint, Setup::default())?;
+    for i in 0..3u64 {
+        bench.round_trips(5)?;
+        bench.submit(10)?;
+        let addr = (16 + i) << 30;
+        bench.driver.add_memory(addr, 1 << 20)?;
+        bench.collect(10)?;
+        bench.probe_from(addr)?;
+    }
+    bench.round_trips(5)
+}
