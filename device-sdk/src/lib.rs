@@ -20,6 +20,7 @@ pub mod register;
 pub mod request;
 pub mod session;
 mod signals;
+pub mod testing;
 mod worker;
 
 pub use device::{
