@@ -1,0 +1,258 @@
+//! The daemon as a process: bytes on one side, each kind of people's end on the other.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{Termios, tcgetattr};
+use nix::unistd::Pid;
+
+/// A descriptor without CLOEXEC is inherited by whatever is spawned meanwhile: one at a time.
+static SPAWNING: Mutex<()> = Mutex::new(());
+
+const QUIT: i32 = 10;
+
+struct Console {
+    child: Child,
+    guest: UnixStream,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Console {
+    /// Spawns the daemon with its guest's side on `--bytes-fd`.
+    fn spawn(args: &[&str], terminal: Option<&OwnedFd>) -> Self {
+        let turn = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (guest, theirs) = UnixStream::pair().unwrap();
+        guest
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let daemon = env!("CARGO_BIN_EXE_outboard-console");
+        let mut command = match terminal {
+            // The terminal has to be the controlling one, or nobody is in its foreground.
+            Some(_) => Command::new("setsid"),
+            None => Command::new(daemon),
+        };
+        if let Some(slave) = terminal {
+            command.args(["--ctty", daemon]);
+            let slave = || Stdio::from(slave.try_clone().unwrap());
+            command.stdin(slave()).stdout(slave()).stderr(slave());
+        } else {
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+        }
+        command
+            .arg("--bytes-fd")
+            .arg(theirs.as_raw_fd().to_string())
+            .args(args);
+        let child = command.spawn().unwrap();
+        Self {
+            child,
+            guest,
+            _turn: turn,
+        }
+    }
+
+    fn end_of_guest(&self) {
+        self.guest.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
+    fn code(mut self) -> Option<i32> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn expect(from: &mut impl Read, wanted: &str) -> String {
+    let mut seen = Vec::new();
+    let mut bytes = [0; 512];
+    while !String::from_utf8_lossy(&seen).contains(wanted) {
+        let got = from
+            .read(&mut bytes)
+            .unwrap_or_else(|e| panic!("waiting for '{wanted}': {e}"));
+        assert_ne!(
+            got,
+            0,
+            "waiting for '{wanted}', got '{}'",
+            String::from_utf8_lossy(&seen)
+        );
+        seen.extend_from_slice(&bytes[..got]);
+    }
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+fn wait_for(path: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !path.exists() {
+        assert!(
+            Instant::now() < deadline,
+            "{} does not appear",
+            path.display()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn attach(path: &Path) -> UnixStream {
+    let person = UnixStream::connect(path).unwrap();
+    person
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    person
+}
+
+/// Runs `drive` on a console on a terminal; the terminal's settings must be the same after.
+fn on_terminal(code: Option<i32>, drive: impl FnOnce(&mut Console, &mut std::fs::File)) {
+    let pair = openpty(None, None).unwrap();
+    let before: Termios = tcgetattr(&pair.slave).unwrap();
+    let mut console = Console::spawn(&["--tty", "--name", "ttyS0"], Some(&pair.slave));
+    let mut person = std::fs::File::from(pair.master);
+    expect(&mut person, "Ctrl-A x quits");
+    assert_ne!(
+        tcgetattr(&pair.slave).unwrap(),
+        before,
+        "raw mode was never entered"
+    );
+    console.guest.write_all(b"login: ").unwrap();
+    expect(&mut person, "login: ");
+    drive(&mut console, &mut person);
+    assert_eq!(console.code(), code);
+    assert_eq!(
+        tcgetattr(&pair.slave).unwrap(),
+        before,
+        "the terminal is not as it was"
+    );
+}
+
+#[test]
+fn the_terminal_is_restored_when_the_guest_ends() {
+    on_terminal(Some(0), |console, person| {
+        person.write_all(b"root\r").unwrap();
+        expect(&mut console.guest, "root\r");
+        console.end_of_guest();
+    });
+}
+
+#[test]
+fn the_terminal_is_restored_when_a_person_quits() {
+    on_terminal(Some(QUIT), |console, person| {
+        person.write_all(b"a\x01\x01b").unwrap();
+        expect(&mut console.guest, "a\x01b");
+        person.write_all(b"\x01x").unwrap();
+    });
+}
+
+#[test]
+fn the_terminal_is_restored_on_sigterm() {
+    on_terminal(Some(0), |console, _| {
+        // setsid has become the daemon.
+        let daemon = Pid::from_raw(console.child.id().cast_signed());
+        kill(daemon, Signal::SIGTERM).unwrap();
+    });
+}
+
+#[test]
+fn people_attach_see_what_was_and_one_types() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("console.sock");
+    let mut console = Console::spawn(&["--attach", path.to_str().unwrap()], None);
+    console.guest.write_all(b"printed to nobody\n").unwrap();
+    wait_for(&path);
+    let mut first = attach(&path);
+    expect(&mut first, "printed to nobody");
+    let mut second = attach(&path);
+    expect(&mut second, "printed to nobody");
+    console.guest.write_all(b"to all\n").unwrap();
+    expect(&mut first, "to all");
+    expect(&mut second, "to all");
+    second.write_all(b"only reads").unwrap();
+    first.write_all(b"types").unwrap();
+    assert_eq!(expect(&mut console.guest, "types"), "types");
+    drop(first);
+    // Once the first has left, what the second types arrives.
+    console
+        .guest
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
+    let mut byte = [0];
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while console.guest.read(&mut byte).is_err() {
+        assert!(Instant::now() < deadline, "the second never gets to type");
+        second.write_all(b"x").unwrap();
+    }
+    console.end_of_guest();
+    assert_eq!(console.code(), Some(0));
+    assert!(!path.exists(), "the socket is left behind");
+}
+
+#[test]
+fn a_socket_that_is_served_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("console.sock");
+    let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut console = Console::spawn(&["--attach", path.to_str().unwrap()], None);
+    let mut words = console.child.stderr.take().unwrap();
+    expect(&mut words, "is served by another process");
+    assert_eq!(console.code(), Some(1));
+    assert!(path.exists(), "somebody else's socket is gone");
+}
+
+#[test]
+fn a_pty_is_named_and_carries_both_ways() {
+    let mut console = Console::spawn(&["--pty", "--name", "console0"], None);
+    let mut words = console.child.stdout.take().unwrap();
+    let said = expect(&mut words, "\n");
+    let name = said.trim().strip_prefix("console0 is at ").unwrap();
+    console.guest.write_all(b"before anybody came\n").unwrap();
+    let mut person = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(name)
+        .unwrap();
+    expect(&mut person, "before anybody came");
+    person.write_all(b"typed").unwrap();
+    assert_eq!(
+        expect(&mut console.guest, "typed"),
+        "typed",
+        "output is echoed as input"
+    );
+    console.end_of_guest();
+    assert_eq!(console.code(), Some(0));
+}
+
+#[test]
+fn a_file_is_appended_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    std::fs::write(&path, "first\n").unwrap();
+    let mut console = Console::spawn(&["--file", path.to_str().unwrap()], None);
+    console.guest.write_all(b"second\n").unwrap();
+    console.end_of_guest();
+    assert_eq!(console.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\nsecond\n");
+}
+
+#[test]
+fn in_a_pipe_every_byte_is_the_guests() {
+    let mut console = Console::spawn(&["--tty"], None);
+    let mut shown = console.child.stdout.take().unwrap();
+    console.guest.write_all(b"hello\n").unwrap();
+    assert_eq!(expect(&mut shown, "\n"), "hello\n");
+    console.end_of_guest();
+    assert_eq!(console.code(), Some(0));
+}
