@@ -48,12 +48,12 @@ impl Shared {
 pub(crate) struct Undo {
     id: u64,
     shared: Arc<Mutex<Shared>>,
-    undo: fn(&mut Shared, u64),
+    revert: fn(&mut Shared, u64),
 }
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        (self.undo)(&mut lock(&self.shared), self.id);
+        (self.revert)(&mut lock(&self.shared), self.id);
     }
 }
 
@@ -62,7 +62,9 @@ impl FakeWiring {
     pub(crate) fn delivered(&self) -> Vec<MsiMessage> {
         let mut shared = lock(&self.shared);
         let connected: Vec<_> = shared.connections.keys().copied().collect();
-        connected.into_iter().for_each(|fd| shared.deliver(fd));
+        for fd in connected {
+            shared.deliver(fd);
+        }
         std::mem::take(&mut shared.delivered)
     }
 
@@ -99,11 +101,11 @@ impl FakeWiring {
         }
     }
 
-    fn undo(&self, id: u64, undo: fn(&mut Shared, u64)) -> Undo {
+    fn undo(&self, id: u64, revert: fn(&mut Shared, u64)) -> Undo {
         Undo {
             id,
             shared: self.shared.clone(),
-            undo,
+            revert,
         }
     }
 }
@@ -157,7 +159,7 @@ impl Wiring for FakeWiring {
         shared
             .connections
             .insert(fd, (call.try_clone()?, vector.id as u32));
-        Ok(self.undo(fd as u64, |shared, fd| {
+        Ok(self.undo(u64::from(fd.unsigned_abs()), |shared, fd| {
             shared.deliver(fd as RawFd);
             shared
                 .connections

@@ -215,6 +215,10 @@ impl Machine {
     }
 
     fn start(&mut self) {
+        // A driver that did not wait: what the device says from here on is about this start.
+        if self.resetting.take().is_some() {
+            self.events.forget();
+        }
         let queues: Result<Vec<QueueStart>, _> = (0..)
             .zip(&self.queues)
             .filter_map(|(index, queue)| queue.start(index))

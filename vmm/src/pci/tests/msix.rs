@@ -102,7 +102,9 @@ fn unmasking_the_function_programs_all_vectors_in_one_batch() {
     assert_eq!(rig.wiring.batches(), 0);
     rig.msix.set_control(CONTROL_ENABLE);
     assert_eq!(rig.wiring.batches(), 1);
-    calls.iter().for_each(|call| call.write(1).unwrap());
+    for call in &calls {
+        call.write(1).unwrap();
+    }
     let mut delivered = rig.wiring.delivered();
     delivered.sort_by_key(|message| message.data);
     assert_eq!(delivered, messages);

@@ -98,7 +98,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 impl Rig {
     /// Writes, and reads the same place.
-    fn poke(&self, bus: &Bus, address: u64, data: &[u8]) {
+    fn poke(bus: &Bus, address: u64, data: &[u8]) {
         bus.write(address, data);
         let mut data = data.to_vec();
         bus.read(address, &mut data);
@@ -106,17 +106,17 @@ impl Rig {
 
     fn apply(&self, op: Op) {
         match op {
-            Op::Config { offset, data } => self.poke(&self.ports, self.aim(offset), &data),
+            Op::Config { offset, data } => Self::poke(&self.ports, self.aim(offset), &data),
             Op::Ecam { offset, data } => {
                 let ecam = Bus::new();
                 let skin = crate::pci::Ecam::new(self.root.clone());
                 ecam.insert(0, 1 << 28, Arc::new(skin)).unwrap();
-                self.poke(&ecam, u64::from(SLOT) << 15 | offset & 0xfff, &data);
-                self.poke(&ecam, offset, &data);
+                Self::poke(&ecam, u64::from(SLOT) << 15 | offset & 0xfff, &data);
+                Self::poke(&ecam, offset, &data);
             }
-            Op::Memory { address, data } => self.poke(&self.mmio, address, &data),
+            Op::Memory { address, data } => Self::poke(&self.mmio, address, &data),
             Op::Register { offset, value, len } => {
-                self.poke(&self.mmio, BAR0 + offset, &value.to_le_bytes()[..len]);
+                Self::poke(&self.mmio, BAR0 + offset, &value.to_le_bytes()[..len]);
             }
             Op::Drive => self.try_to_drive(),
             Op::ConfigChanged => self.device.events().config_changed(),
@@ -130,7 +130,9 @@ impl Rig {
 
     /// What a driver does, wherever the device is and whatever it answers.
     fn try_to_drive(&self) {
-        let write = |offset, data: &[u8]| drop(self.mmio.write(BAR0 + offset, data));
+        let write = |offset, data: &[u8]| {
+            self.mmio.write(BAR0 + offset, data);
+        };
         self.config_write(0x10, &(BAR0 as u32).to_le_bytes());
         self.config_write(4, &[6, 0]);
         self.config_write(self.msix_capability() + 2, &[0, 0x80]);

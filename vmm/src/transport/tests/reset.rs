@@ -1,6 +1,7 @@
 //! Resets: of the device by its driver, and of the VM.
 
 use super::*;
+use crate::transport::machine::NEEDS_RESET;
 
 fn assert_unwired(rig: &Rig) {
     assert_eq!(rig.wiring.counts(), (0, 0));
@@ -55,6 +56,10 @@ fn a_driver_that_does_not_wait_gets_the_device_all_the_same() {
         queues: vec![],
     };
     assert_eq!(rig.device.calls(), [Call::Reset, start]);
+    rig.device.events().needs_reset();
+    rig.device.hold.store(false, Ordering::SeqCst);
+    assert_eq!(rig.status() & NEEDS_RESET, NEEDS_RESET);
+    rig.device.hold.store(true, Ordering::SeqCst);
     rig.set_status(0);
     rig.device.hold.store(false, Ordering::SeqCst);
     assert_eq!(rig.status(), 0);
