@@ -91,8 +91,13 @@ impl Run {
         if dry_run {
             return print(&description);
         }
-        match vm::run(config) {
-            Ok(end) => end.exit_code(),
+        match vm::run(&config) {
+            Ok(end) => {
+                if let Some(message) = end.message() {
+                    eprintln!("outboard: {message}");
+                }
+                end.exit_code()
+            }
             Err(error) => {
                 super::complain(&error);
                 ExitCode::FAILURE

@@ -18,6 +18,7 @@ pub use devices::{DeviceConfig, Host, OnExit};
 pub use keyvals::from_keyvals;
 pub use mac::Mac;
 pub use port::Port;
+pub(crate) use resolve::console_args;
 pub use values::{OnOff, Size};
 pub use virtio_id::VirtioId;
 

@@ -1,5 +1,6 @@
 //! Thin wrappers of KVM: the VM, its vCPUs, and the two eventfds of a queue.
 
+mod chips;
 mod error;
 mod fault;
 #[cfg(test)]

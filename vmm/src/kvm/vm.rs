@@ -7,6 +7,7 @@ use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_r
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::KvmError;
+use super::chips::Chips;
 use crate::arch::x86_64::layout;
 use crate::memory::GuestRam;
 
@@ -14,6 +15,7 @@ use crate::memory::GuestRam;
 #[derive(Debug)]
 pub struct Vm {
     fd: VmFd,
+    chips: Chips,
     ioeventfds: bool,
     /// Keeps the mapping alive for as long as KVM may touch it.
     _ram: Arc<GuestRam>,
@@ -49,11 +51,18 @@ impl Vm {
             unsafe { fd.set_user_memory_region(region) }
                 .map_err(KvmError::ioctl("map guest memory"))?;
         }
+        let chips = Chips::of(&fd)?;
         Ok(Arc::new(Self {
+            chips,
             fd,
             ioeventfds,
             _ram: ram.clone(),
         }))
+    }
+
+    /// Puts the interrupt controllers and the timer back to power-on. All vCPUs are parked.
+    pub fn reset_chips(&self) -> Result<(), KvmError> {
+        self.chips.restore(&self.fd)
     }
 
     pub(crate) fn fd(&self) -> &VmFd {

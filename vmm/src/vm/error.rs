@@ -1,0 +1,79 @@
+//! Why a VM could not start or go on.
+
+use std::io;
+
+use crate::arch::x86_64::acpi::AcpiError;
+use crate::arch::x86_64::cpuid::CpuidError;
+use crate::bus::BusError;
+use crate::frontend::ConnectError;
+use crate::image::ImageError;
+use crate::kvm::KvmError;
+use crate::memory::MemoryError;
+use crate::pci::PciError;
+use crate::supervisor;
+use crate::transport::TransportError;
+
+/// Why a VM could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// KVM refused.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// `--cpu` asks for what there is not.
+    #[error(transparent)]
+    Cpuid(#[from] CpuidError),
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The boot files cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The ACPI tables cannot be written.
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// A device did not come up.
+    #[error(transparent)]
+    Device(#[from] ConnectError),
+    /// A daemon could not be spawned.
+    #[error(transparent)]
+    Supervisor(#[from] supervisor::Error),
+    /// A device cannot be shown to the guest.
+    #[error("Device '{id}' cannot be put on PCI")]
+    Pci {
+        /// The device.
+        id: String,
+        /// Why.
+        #[source]
+        source: PciError,
+    },
+    /// A device cannot be shown to the guest.
+    #[error("Device '{id}' cannot be made a PCI function")]
+    Transport {
+        /// The device.
+        id: String,
+        /// Why.
+        #[source]
+        source: TransportError,
+    },
+    /// The PCI root cannot be made.
+    #[error("There is no PCI bus")]
+    PciRoot(#[source] PciError),
+    /// Two fixed devices want the same address: a mistake in the address map.
+    #[error("The machine's own devices do not fit together; this is a bug, please report it")]
+    Layout(#[from] BusError),
+    /// The console of ttyS0 ended before the VM began.
+    #[error("The console of ttyS0 ended at once: {0}")]
+    Console(String),
+    /// Something of the host's failed.
+    #[error("{what} failed")]
+    Host {
+        /// What failed.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Devices did not let go of guest memory at a reset.
+    #[error("Devices still use guest memory long after the reset; the VM cannot be started again")]
+    NotReset,
+}

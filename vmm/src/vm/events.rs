@@ -1,0 +1,89 @@
+//! What happens to a VM, on its way to the VM's owner.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::chipset::{ChipsetEvent, EventSink};
+use crate::frontend::{Lost, Owner};
+use crate::kvm::{Fault, OnStop, Stop};
+
+/// Something that happened to the VM.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The guest switched the machine off.
+    PowerOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// A vCPU can only be reset.
+    TripleFault,
+    /// A vCPU cannot go on.
+    Fault(Box<Fault>),
+    /// A device lost its backend and `on-exit=stop`.
+    DeviceLost(Lost),
+    /// A person asked for the end, by Ctrl-A x.
+    Quit,
+    /// A signal came.
+    Signal(i32),
+}
+
+impl Event {
+    /// The guest's wish for what a reset gives it anyway.
+    pub(super) fn is_answered_by_reset(&self) -> bool {
+        matches!(self, Self::PowerOff | Self::Reset | Self::TripleFault)
+    }
+}
+
+/// Posts events. Clones post to the same owner; posting never blocks.
+#[derive(Debug, Clone)]
+pub(super) struct Events(Sender<Event>);
+
+pub(super) fn pair() -> (Events, Receiver<Event>) {
+    let (sender, inbox) = channel();
+    (Events(sender), inbox)
+}
+
+impl Events {
+    /// Tells the owner. Nobody listens once the VM is over.
+    pub(super) fn post(&self, event: Event) {
+        let _ = self.0.send(event);
+    }
+
+    /// For the chipset.
+    pub(super) fn chipset_sink(&self) -> EventSink {
+        let events = self.clone();
+        Arc::new(move |event| {
+            events.post(match event {
+                ChipsetEvent::PowerOff => Event::PowerOff,
+                ChipsetEvent::Reset => Event::Reset,
+            });
+        })
+    }
+
+    /// For the vCPUs.
+    pub(super) fn vcpu_sink(&self) -> OnStop {
+        let events = self.clone();
+        Arc::new(move |_, stop| {
+            events.post(match stop {
+                Stop::PowerOff => Event::PowerOff,
+                Stop::Reset => Event::Reset,
+                Stop::TripleFault => Event::TripleFault,
+                Stop::Fault(fault) => Event::Fault(fault),
+            });
+        })
+    }
+}
+
+/// For the frontends: a device that may be lost is only said to be, the others end the VM.
+impl Owner for Events {
+    fn device_lost(&self, lost: &Lost) {
+        if lost.stop {
+            self.post(Event::DeviceLost(lost.clone()));
+        } else {
+            tracing::warn!(
+                device = lost.id,
+                "The device has lost its backend; the VM goes on without it: {}",
+                lost.reason
+            );
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Signals, as events.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::thread::JoinHandle;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::VmError;
+use super::events::{Event, Events};
+
+/// Those that end the VM, and SIGPWR, which presses its power button.
+const CAUGHT: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGPWR,
+];
+
+/// While it lives, signals become events. It must be made before any thread that would otherwise
+/// take them. Threads and processes started meanwhile inherit the blocked signals (the supervisor
+/// unblocks them for daemons).
+pub(super) struct Signals {
+    stop: EventFd,
+    thread: Option<JoinHandle<()>>,
+    before: SigSet,
+}
+
+impl Signals {
+    pub(super) fn catch(events: &Events) -> Result<Self, VmError> {
+        let failed = |source: io::Error| VmError::Host {
+            what: "Catching signals",
+            source,
+        };
+        let errno = |errno: nix::Error| failed(errno.into());
+        let caught = SigSet::from_iter(CAUGHT);
+        let before = SigSet::thread_get_mask().map_err(errno)?;
+        caught.thread_block().map_err(errno)?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&caught, flags).map_err(errno)?;
+        let stop =
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(errno)?;
+        let stopped = stop.as_fd().try_clone_to_owned().map_err(failed)?;
+        let events = events.clone();
+        let thread = std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                loop {
+                    let mut fds = [
+                        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                        PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
+                    ];
+                    let _ = poll(&mut fds, PollTimeout::NONE);
+                    while let Ok(Some(signal)) = signals.read_signal() {
+                        events.post(Event::Signal(signal.ssi_signo.cast_signed()));
+                    }
+                    if fds[1].any().unwrap_or(false) {
+                        return;
+                    }
+                }
+            })
+            .map_err(failed)?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+            before,
+        })
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        let _ = self.stop.write(1);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let _ = self.before.thread_set_mask();
+    }
+}
