@@ -60,7 +60,7 @@ pub struct Endpoint {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct LogArgs {
     /// off, error, warn, info, debug, trace, or a filter like `outboard_device=debug`
-    /// [default: $RUST_LOG, else info].
+    /// \[default: `$RUST_LOG`, else info\].
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
 }
@@ -134,7 +134,7 @@ pub fn serve<D: Device>(endpoint: &Endpoint, mut device: D) -> Result<(), ServeE
     } else {
         let stream = inherited(endpoint.fd.unwrap_or(-1))?;
         confine().map_err(setup("drop privileges"))?;
-        serve_stream(stream, &mut device, &stop)
+        serve_stream(&stream, &mut device, &stop)
     }
 }
 
@@ -145,11 +145,11 @@ fn confine() -> io::Result<()> {
 }
 
 fn serve_stream<D: Device>(
-    stream: UnixStream,
+    stream: &UnixStream,
     device: &mut D,
     stop: &Arc<Stop>,
 ) -> Result<(), ServeError> {
-    stop.watch(&stream).map_err(|source| ServeError::Setup {
+    stop.watch(stream).map_err(|source| ServeError::Setup {
         what: "watch the frontend's stream",
         source,
     })?;
@@ -179,7 +179,7 @@ fn serve_socket<D: Device>(
             return Ok(());
         };
         info!("a frontend has connected");
-        match serve_stream(stream, device, stop) {
+        match serve_stream(&stream, device, stop) {
             Ok(()) => info!("the frontend has gone"),
             Err(error) => report(&error),
         }

@@ -152,7 +152,7 @@ impl fmt::Debug for Request {
             .field("head", &self.head)
             .field("readable", &self.readable())
             .field("writable", &self.writable())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engine against the reference: `virtio-queue`, an independent implementation, reads the
 //! same rings through its own mapping of the same memory.
+#![allow(clippy::arithmetic_side_effects)]
 
 use std::fs::File;
 use std::io::Read;
@@ -315,9 +316,10 @@ proptest! {
             prop_assert_eq!(done.len(), usize::from(batch));
             queue.complete(done).unwrap();
             // The reference does not read the driver's flag.
-            let wanted = match event_idx {
-                true => reference.needs_notification(&theirs.reference).unwrap(),
-                false => flags == 0,
+            let wanted = if event_idx {
+                reference.needs_notification(&theirs.reference).unwrap()
+            } else {
+                flags == 0
             };
             // The engine always announces the first batch after a start.
             prop_assert_eq!(signalled(&call), wanted || first);
@@ -360,7 +362,8 @@ proptest! {
             prop_assert_eq!(guest.ranges(request.writable()), joined(chain.writable().map(flat)));
             // Not completed: that would write into the bytes under test.
             queue.give_back(request);
-            queue.returned.pop_front().map(|r| queue.leases.release(r.generation));
+            let request = queue.returned.pop_front().unwrap();
+            queue.leases.release(request.generation);
         }
         queue.arm();
         queue.stop();

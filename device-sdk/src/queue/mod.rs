@@ -94,6 +94,16 @@ pub(crate) struct RingStart {
     pub(crate) indirect: bool,
 }
 
+/// What a queue still does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// The worker is stopping: no more chains are taken.
+    Draining,
+    /// The guest broke the ring's rules: it stands still until it is started anew.
+    Broken,
+}
+
 /// One virtqueue, as its worker sees it. Lives on the worker's thread.
 #[derive(Debug)]
 pub struct Queue {
@@ -103,9 +113,7 @@ pub struct Queue {
     ring: Option<SplitRing>,
     start: Option<RingStart>,
     enabled: bool,
-    broken: bool,
-    /// The worker is stopping: no more chains are taken.
-    draining: bool,
+    phase: Phase,
     /// The worker wants to be called for kicks.
     kicks: bool,
     /// Next chain to take, as a free-running available index.
@@ -136,8 +144,7 @@ impl Queue {
             ring: None,
             start: None,
             enabled: false,
-            broken: false,
-            draining: false,
+            phase: Phase::Serving,
             kicks: true,
             next: 0,
             filled: 0,
@@ -164,7 +171,7 @@ impl Queue {
     /// Whether the driver has set the queue up and enabled it. Nothing is popped from one that
     /// is not; requests already in flight may still be completed.
     pub fn enabled(&self) -> bool {
-        self.enabled && self.ring.is_some() && !self.broken
+        self.enabled && self.ring.is_some() && self.phase != Phase::Broken
     }
 
     /// Requests popped and neither completed nor given back.
@@ -176,13 +183,13 @@ impl Queue {
     /// will announce the next). After an error the queue stays broken until it is started anew.
     #[inline]
     pub fn pop(&mut self) -> Result<Option<Request>, QueueError> {
-        if self.broken {
+        if self.phase == Phase::Broken {
             return Err(QueueError::Broken { queue: self.index });
         }
         let Some(ring) = &self.ring else {
             return Ok(None);
         };
-        if !self.enabled || self.draining {
+        if !self.enabled || self.phase == Phase::Draining {
             return Ok(None);
         }
         if let Some(request) = self.returned.pop_front() {
@@ -192,7 +199,7 @@ impl Queue {
             let index = ring.avail_index();
             self.looked = index;
             if index.wrapping_sub(self.next) > ring.size() {
-                self.broken = true;
+                self.phase = Phase::Broken;
                 return Err(QueueError::AvailableIndex {
                     queue: self.index,
                     index,
@@ -214,7 +221,7 @@ impl Queue {
         }
         .run(ring.table(), head, &mut segments);
         let readable = walked.map_err(|source| {
-            self.broken = true;
+            self.phase = Phase::Broken;
             QueueError::Chain {
                 queue: self.index,
                 head,
@@ -307,8 +314,7 @@ impl Queue {
         self.next = start.base;
         self.filled = start.base;
         self.looked = start.base;
-        self.broken = false;
-        self.draining = false;
+        self.phase = Phase::Serving;
         self.kicks = true;
         self.notify.start(start.event_idx);
         self.ring = Some(ring);
@@ -356,7 +362,7 @@ impl Queue {
     /// called. Buffers that were seen before and left alone do not count.
     #[inline]
     pub(crate) fn look(&mut self) -> bool {
-        if !self.enabled || self.broken || !self.kicks {
+        if !self.enabled || self.phase == Phase::Broken || !self.kicks {
             return false;
         }
         let Some(ring) = &self.ring else {
@@ -374,7 +380,7 @@ impl Queue {
         let Some(ring) = &self.ring else {
             return false;
         };
-        if !self.enabled || self.broken || !self.kicks {
+        if !self.enabled || self.phase == Phase::Broken || !self.kicks {
             self.notify.disarm(ring);
             return false;
         }
@@ -391,21 +397,23 @@ impl Queue {
 
     /// No chain is popped any more; those in flight may be completed or given back.
     pub(crate) fn begin_drain(&mut self) {
-        self.draining = true;
+        if self.phase == Phase::Serving {
+            self.phase = Phase::Draining;
+        }
     }
 
     /// Ends the ring's run. Returns the available index from which whoever comes next must go on:
     /// behind the last chain completed, before those given back.
     pub(crate) fn stop(&mut self) -> u16 {
         while let Some(last) = self.returned.pop_back() {
-            if last.position != self.next.wrapping_sub(1) {
+            if last.position == self.next.wrapping_sub(1) {
+                self.next = last.position;
+            } else {
                 warn!(
                     queue = self.index,
                     head = last.head,
                     "a request given back behind a completed one is lost"
                 );
-            } else {
-                self.next = last.position;
             }
             self.leases.release(last.generation);
         }

@@ -60,6 +60,7 @@ impl Table {
 
     /// A copy of the descriptor at `index`, or `None` behind the end.
     #[inline]
+    #[allow(clippy::cast_ptr_alignment)] // Looked at before the cast.
     pub(super) fn get(&self, index: u16) -> Option<Descriptor> {
         if u32::from(index) >= self.entries {
             return None;
@@ -227,6 +228,7 @@ impl SplitRing {
 
     /// Writes one entry; it is not visible before [`publish`](Self::publish).
     #[inline]
+    #[allow(clippy::cast_ptr_alignment)] // The used ring is aligned to 4 bytes (checked by `new`).
     pub(super) fn write_used(&self, position: u16, head: u16, written: u32) {
         let at = self
             .used

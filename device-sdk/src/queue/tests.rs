@@ -1,4 +1,5 @@
 //! What the reference does not do, or does otherwise: errors, giving back, memory changes, arming.
+#![allow(clippy::arithmetic_side_effects)]
 
 use virtio_queue::desc::{RawDescriptor, split::Descriptor as RefDescriptor};
 use vm_memory::{Bytes, GuestAddress};
@@ -222,7 +223,6 @@ fn arming_asks_for_the_next_chain_and_looks_again() {
 #[test]
 fn a_ring_outside_of_memory_or_askew_is_refused() {
     let guest = Guest::new();
-    let ring = Ring::new(&guest.reference);
     let mut queue = guest.queue(false);
     let good = queue.start.unwrap();
     for size in [0, 3, 0x8001] {

@@ -82,11 +82,12 @@ enum Refused {
 /// Serves one frontend until it closes the stream. The device is reset before this returns.
 ///
 /// To end it from another thread, call `shutdown` on a clone of the stream.
-pub fn serve<D: Device>(device: &mut D, stream: UnixStream) -> Result<(), SessionError> {
+pub fn serve<D: Device>(device: &mut D, stream: &UnixStream) -> Result<(), SessionError> {
     let state = Arc::new(Mutex::new(State::new(device)));
-    let mut handler = BackendReqHandler::from_stream(stream.try_clone()?, Arc::clone(&state));
+    let own = stream.try_clone()?;
+    let mut handler = BackendReqHandler::from_stream(own, Arc::clone(&state));
     loop {
-        let header = match raw::peek(&stream)? {
+        let header = match raw::peek(stream)? {
             Next::End => return Ok(()),
             Next::Fragment => None,
             Next::Message(header) => Some(header),
@@ -94,7 +95,7 @@ pub fn serve<D: Device>(device: &mut D, stream: UnixStream) -> Result<(), Sessio
         if let Some(header) = header
             && !known_to_crate(header.request)
         {
-            answer(&stream, &mut lock(&state))?;
+            answer(stream, &mut lock(&state))?;
             continue;
         }
         match handler.handle_request() {

@@ -85,12 +85,11 @@ pub(super) fn peek(stream: &UnixStream) -> io::Result<Next> {
     let mut bytes = [0; HEADER_LEN];
     loop {
         return match recv(stream.as_raw_fd(), &mut bytes, MsgFlags::MSG_PEEK) {
-            Ok(0) => Ok(Next::End),
+            // Closed, perhaps with something of ours unread.
+            Ok(0) | Err(nix::Error::ECONNRESET) => Ok(Next::End),
             Ok(HEADER_LEN) => Ok(Next::Message(Header::parse(&bytes))),
             Ok(_) => Ok(Next::Fragment),
             Err(nix::Error::EINTR) => continue,
-            // The peer closed with something of ours unread.
-            Err(nix::Error::ECONNRESET) => Ok(Next::End),
             Err(error) => Err(error.into()),
         };
     }

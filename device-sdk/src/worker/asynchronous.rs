@@ -1,4 +1,5 @@
 //! The simple level: a device's async function on a current-thread runtime, fed by its streams.
+#![allow(unsafe_code)] // The runtime wants a promise about the descriptors it watches.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::fs::File;
@@ -73,7 +74,10 @@ async fn run(
 }
 
 fn watch(fd: impl Into<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(fd.into(), Interest::READABLE)
+    // SAFETY: the descriptor is owned by the value that is registered, stays the same and stays
+    // open for as long as that value lives.
+    let watched = unsafe { AsyncFd::register_with_interest(fd.into(), Interest::READABLE) };
+    Ok(watched?)
 }
 
 /// Carries out the session's commands until it says stop.
