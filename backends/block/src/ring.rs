@@ -26,9 +26,6 @@ pub const MAX_IN_FLIGHT: usize = 1024;
 /// Bytes of zeroes one write can carry.
 const ZEROES_LEN: usize = 1 << 20;
 
-/// The image's index in the ring's table of files.
-const IMAGE: types::Fixed = types::Fixed(0);
-
 /// Makes a ring of the size workers use: at start, to learn early that there can be none.
 pub fn probe() -> io::Result<()> {
     new_ring().map(drop)
@@ -69,9 +66,6 @@ impl Ring {
     /// An empty ring over `image`.
     pub fn new(image: Arc<Image>) -> io::Result<Self> {
         let uring = new_ring()?;
-        uring
-            .submitter()
-            .register_files(&[image.file().as_raw_fd()])?;
         Ok(Self {
             uring,
             inline: Inline::of(&image),
@@ -205,17 +199,20 @@ impl Ring {
 
     /// The kernel's form of an operation.
     fn entry(&self, op: &Op, io: HostIo) -> squeue::Entry {
+        // Not registered with the ring: the kernel takes a registered file back some time after the
+        // process has ended, and its lock would keep the next daemon out until then.
+        let image = types::Fd(self.image.file().as_raw_fd());
         let pieces = op.pieces().as_ptr().cast::<libc::iovec>(); // `Segment` is an iovec
         let count = op.pieces().len() as u32;
         let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let zero = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
         match (io, op.pieces()) {
             (HostIo::Read { offset, .. }, [one]) => {
-                opcode::Read::new(IMAGE, one.addr(), length(one.len()))
+                opcode::Read::new(image, one.addr(), length(one.len()))
                     .offset(offset)
                     .build()
             }
-            (HostIo::Read { offset, .. }, _) => opcode::Readv::new(IMAGE, pieces, count)
+            (HostIo::Read { offset, .. }, _) => opcode::Readv::new(image, pieces, count)
                 .offset(offset)
                 .build(),
             (
@@ -223,7 +220,7 @@ impl Ring {
                     offset, durable, ..
                 },
                 [one],
-            ) => opcode::Write::new(IMAGE, one.addr(), length(one.len()))
+            ) => opcode::Write::new(image, one.addr(), length(one.len()))
                 .offset(offset)
                 .rw_flags(durability(durable))
                 .build(),
@@ -232,7 +229,7 @@ impl Ring {
                     offset, durable, ..
                 },
                 _,
-            ) => opcode::Writev::new(IMAGE, pieces, count)
+            ) => opcode::Writev::new(image, pieces, count)
                 .offset(offset)
                 .rw_flags(durability(durable))
                 .build(),
@@ -241,22 +238,22 @@ impl Ring {
                     .zeroes
                     .len()
                     .min(usize::try_from(len).unwrap_or(usize::MAX));
-                opcode::Write::new(IMAGE, self.zeroes.as_ptr(), length(len))
+                opcode::Write::new(image, self.zeroes.as_ptr(), length(len))
                     .offset(offset)
                     .build()
             }
             // A discard never comes here: it has a thread of its own.
             (HostIo::Punch { offset, len } | HostIo::Discard { offset, len }, _) => {
-                opcode::Fallocate::new(IMAGE, len)
+                opcode::Fallocate::new(image, len)
                     .offset(offset)
                     .mode(punch)
                     .build()
             }
-            (HostIo::ZeroRange { offset, len }, _) => opcode::Fallocate::new(IMAGE, len)
+            (HostIo::ZeroRange { offset, len }, _) => opcode::Fallocate::new(image, len)
                 .offset(offset)
                 .mode(zero)
                 .build(),
-            (HostIo::Sync, _) => opcode::Fsync::new(IMAGE)
+            (HostIo::Sync, _) => opcode::Fsync::new(image)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
         }

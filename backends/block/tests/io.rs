@@ -269,20 +269,22 @@ fn many_requests_at_once_on_several_queues() {
     const ROUNDS: u64 = 2000;
     const EACH: u64 = 4096;
     for dir in DIRS {
-        let mut bench = Bench::new(dir, &["--queues", "3"]);
+        let mut bench = Bench::new(dir, &["--queues", "4"]);
         assert!(bench.driver.has(F_MQ));
-        for index in 1..QUEUES {
-            bench
-                .driver
-                .start_queue(index, &QueueOptions::default())
-                .unwrap();
-        }
         let depth = 40u16;
+        // Four descriptors a request.
+        let options = QueueOptions {
+            size: 256,
+            ..QueueOptions::default()
+        };
+        for index in 1..=QUEUES {
+            bench.driver.start_queue(index, &options).unwrap();
+        }
         let buffers = bench
             .driver
             .allocate(EACH * u64::from(depth * QUEUES), 4096)
             .unwrap();
-        let mut queues: Vec<_> = (0..QUEUES)
+        let mut queues: Vec<_> = (1..=QUEUES)
             .map(|index| {
                 let requests = BlockQueue::new(&mut bench.driver, depth).unwrap();
                 (bench.driver.take_queue(index).unwrap(), requests)

@@ -8,6 +8,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use tracing::warn;
@@ -17,6 +18,13 @@ use lock::{Access, LockError};
 
 /// Bytes in a sector, the unit of every virtio-blk request (virtio 1.2, section 5.2.4).
 pub const SECTOR: u64 = 512;
+
+/// How often a lock that is held is tried again: a daemon that was killed holds its lock until the
+/// kernel has ended its last writes.
+const LOCK_ATTEMPTS: u32 = 10;
+
+/// Time between two attempts.
+const LOCK_PAUSE: Duration = Duration::from_millis(30);
 
 /// Why an image cannot be a disk. Each names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -277,7 +285,15 @@ fn take_lock(file: &File, path: &Path, readonly: bool) -> Result<(), ImageError>
     } else {
         Access::Write
     };
-    match lock::lock(file, access) {
+    let mut left = LOCK_ATTEMPTS;
+    let locked = loop {
+        match lock::lock(file, access) {
+            Err(LockError::Held { .. }) if left > 0 => left -= 1,
+            other => break other,
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    };
+    match locked {
         Ok(()) => Ok(()),
         Err(LockError::Held { by_writer }) => Err(ImageError::Locked {
             path: path.to_owned(),
