@@ -1,0 +1,209 @@
+//! The whole command with kernels of a few bytes: life, death and exit codes.
+//!
+//! Where `/dev/kvm` cannot be used these tests say so on standard error and pass.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::NamedTempFile;
+
+/// Where the kernel is loaded and entered, in 32-bit protected mode.
+const LOAD: u32 = 0x10_0000;
+
+/// mov dx, 0x604; mov ax, 0x3400; out dx, ax: ACPI S5. Then halts.
+const POWER_OFF: &[u8] = &[
+    0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x34, 0x66, 0xef, 0xf4, 0xeb, 0xfd,
+];
+/// lidt of an empty table, then ud2.
+const TRIPLE_FAULT: &[u8] = &[0x0f, 0x01, 0x1d, 0x00, 0x00, 0x30, 0x00, 0x0f, 0x0b];
+/// mov al, 0xfe; out 0x64, al: the keyboard controller's reset line. Then halts.
+const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
+/// mov eax, 0xd0000000; jmp eax: an address with no memory behind it.
+const NOWHERE: &[u8] = &[0xb8, 0x00, 0x00, 0x00, 0xd0, 0xff, 0xe0];
+/// cli; hlt; and again.
+const HALT: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
+
+/// inc of a word that no loading touches; go on below `count`, power off at it.
+fn boots_until(count: u8, again: &[u8]) -> Vec<u8> {
+    let mut code = vec![0xff, 0x05, 0x00, 0x00, 0x20, 0x00]; // inc dword [0x200000]
+    code.extend([0x83, 0x3d, 0x00, 0x00, 0x20, 0x00, count]); // cmp dword [0x200000], count
+    code.extend([0x75, POWER_OFF.len() as u8]); // jne over the power-off
+    code.extend(POWER_OFF);
+    code.extend(again);
+    code
+}
+
+/// An ELF file with one segment and a PVH note.
+fn kernel(code: &[u8]) -> NamedTempFile {
+    const HEADERS: usize = 64 + 2 * 56;
+    let mut note = Vec::new();
+    for word in [4u32, 4, 18] {
+        note.extend(word.to_le_bytes());
+    }
+    note.extend(b"Xen\0");
+    note.extend(LOAD.to_le_bytes());
+    let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    file.extend(2u16.to_le_bytes());
+    file.extend(62u16.to_le_bytes());
+    file.extend(1u32.to_le_bytes());
+    for word in [u64::from(LOAD), 64, 0] {
+        file.extend(word.to_le_bytes());
+    }
+    file.extend(0u32.to_le_bytes());
+    for half in [64u16, 56, 2, 64, 0, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    let mut segment = |kind: u32, offset: usize, address: u64, size: usize| {
+        file.extend(kind.to_le_bytes());
+        file.extend(5u32.to_le_bytes());
+        for word in [offset as u64, address, address, size as u64, size as u64, 4] {
+            file.extend(word.to_le_bytes());
+        }
+    };
+    segment(1, HEADERS + note.len(), LOAD.into(), code.len());
+    segment(4, HEADERS, 0, note.len());
+    file.extend(&note);
+    file.extend(code);
+    let mut kernel = NamedTempFile::new().unwrap();
+    kernel.write_all(&file).unwrap();
+    kernel
+}
+
+fn no_kvm() -> bool {
+    let missing = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .err();
+    if let Some(why) = &missing {
+        eprintln!("SKIPPED, nothing was tested: /dev/kvm: {why}");
+    }
+    missing.is_some()
+}
+
+fn outboard(kernel: &Path, more: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_outboard"))
+        .args(["run", "--serial", "off", "--kernel"])
+        .arg(kernel)
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Runs a kernel to its end and returns the exit code and what was said.
+fn run(code: &[u8], more: &[&str]) -> (Option<i32>, String) {
+    let kernel = kernel(code);
+    let Output { status, stderr, .. } = outboard(kernel.path(), more).wait_with_output().unwrap();
+    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+#[test]
+fn power_off_ends_with_0_and_says_nothing() {
+    if no_kvm() {
+        return;
+    }
+    for cpus in ["1", "2"] {
+        assert_eq!(run(POWER_OFF, &["--cpus", cpus]), (Some(0), String::new()));
+    }
+}
+
+#[test]
+fn memory_from_32_mib_to_beyond_the_hole() {
+    if no_kvm() {
+        return;
+    }
+    for memory in ["32M", "3G", "5G", "2G,prefault=off"] {
+        assert_eq!(run(POWER_OFF, &["--memory", memory]).0, Some(0), "{memory}");
+    }
+}
+
+#[test]
+fn a_reset_boots_again_in_the_same_process() {
+    if no_kvm() {
+        return;
+    }
+    assert_eq!(run(&boots_until(4, RESET), &["--cpus", "2"]).0, Some(0));
+    assert_eq!(run(RESET, &["--no-reboot"]).0, Some(0));
+}
+
+#[test]
+fn a_triple_fault_is_a_reset_or_exit_5() {
+    if no_kvm() {
+        return;
+    }
+    assert_eq!(run(&boots_until(3, TRIPLE_FAULT), &[]).0, Some(0));
+    let (code, said) = run(TRIPLE_FAULT, &["--no-reboot"]);
+    assert_eq!(code, Some(5));
+    assert!(said.contains("triple-faulted"), "{said}");
+}
+
+#[test]
+fn an_internal_error_ends_with_4_and_a_report() {
+    if no_kvm() {
+        return;
+    }
+    let (code, said) = run(NOWHERE, &[]);
+    assert_eq!(code, Some(4), "{said}");
+    for part in [
+        "suberror 1",
+        "RIP 00000000d0000000",
+        "RAX 00000000d0000000",
+        "CR3",
+    ] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+}
+
+#[test]
+fn signals_end_the_vm_with_their_code() {
+    if no_kvm() {
+        return;
+    }
+    for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let kernel = kernel(HALT);
+        let mut vm = outboard(kernel.path(), &["--cpus", "2"]);
+        wait_for_thread(vm.id(), "vcpu1");
+        std::thread::sleep(Duration::from_millis(50));
+        kill(Pid::from_raw(vm.id().cast_signed()), signal).unwrap();
+        assert_eq!(vm.wait().unwrap().code(), Some(code));
+    }
+}
+
+#[test]
+fn what_cannot_start_says_why_and_ends_with_1() {
+    let nothing = NamedTempFile::new().unwrap();
+    let output = outboard(nothing.path(), &[]).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("outboard: "), "{said}");
+    if no_kvm() {
+        return;
+    }
+    let (code, said) = run(HALT, &["--cpu", "host,-smpa"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("did you mean smap"), "{said}");
+}
+
+fn wait_for_thread(pid: u32, name: &str) {
+    let end = Instant::now() + Duration::from_secs(20);
+    let found = || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        tasks.into_iter().any(|task| {
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+        })
+    };
+    while !found() {
+        assert!(Instant::now() < end, "no thread {name}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
