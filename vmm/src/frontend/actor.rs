@@ -299,22 +299,26 @@ impl Actor {
         } else {
             why
         };
-        let mut reason = why.to_owned();
+        let (mut reason, mut code) = (why.to_owned(), None);
         if let Some(process) = self.process.take() {
             let status = bury(&process, expired, &self.inbox);
             if let Some(status) = status.filter(|_| !expired) {
                 reason = format!("its daemon ended ({status})");
+                code = status.code();
             }
             let words = process.last_words();
             if !words.is_empty() {
                 reason = format!("{reason}; its last words:\n{words}");
             }
         }
-        let id = self.id();
-        tracing::error!(device = id, "The device is lost: {reason}");
         self.needs_reset();
         let stop = self.spec.config.on_exit == OnExit::Stop;
-        self.owner.device_lost(&Lost { id, reason, stop });
+        self.owner.device_lost(&Lost {
+            id: self.id(),
+            reason,
+            code,
+            stop,
+        });
     }
 
     fn needs_reset(&self) {

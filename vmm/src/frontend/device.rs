@@ -53,6 +53,8 @@ pub struct Lost {
     pub id: String,
     /// Why, for people; with the daemon's last words, if it left any.
     pub reason: String,
+    /// The exit code of its daemon, if we spawned it and it ended by itself.
+    pub code: Option<i32>,
     /// `on-exit=stop`: the VM is to end.
     pub stop: bool,
 }
