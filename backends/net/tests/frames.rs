@@ -149,7 +149,7 @@ impl PacketSocket {
         let address = libc::sockaddr_ll {
             sll_family: libc::AF_PACKET as u16,
             sll_protocol: protocol,
-            sll_ifindex: index as i32,
+            sll_ifindex: index.cast_signed(),
             sll_hatype: 0,
             sll_pkttype: 0,
             sll_halen: 0,
@@ -164,7 +164,7 @@ impl PacketSocket {
             )
         };
         nix::errno::Errno::result(bound)?;
-        let time = nix::sys::time::TimeVal::new(LIMIT.as_secs() as i64, 0);
+        let time = nix::sys::time::TimeVal::new(LIMIT.as_secs().cast_signed(), 0);
         nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::ReceiveTimeout, &time)?;
         Ok(Self(fd))
     }
