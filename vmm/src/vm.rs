@@ -11,6 +11,7 @@
 //! | `error.rs` | why it could not start or go on |
 //! | `machine.rs` | the parts, put together, reset and taken apart |
 //! | `devices.rs` | virtio devices: frontends, and their PCI functions |
+//! | `runtime_dir.rs` | the VM's own folder |
 //! | `serial.rs` | the console behind ttyS0 |
 //! | `signals.rs` | signals, as events |
 
@@ -19,6 +20,7 @@ mod end;
 mod error;
 mod events;
 mod machine;
+mod runtime_dir;
 mod serial;
 mod signals;
 
@@ -30,6 +32,7 @@ pub use error::VmError;
 use crate::config::VmConfig;
 use events::{Event, Events};
 use machine::Machine;
+use runtime_dir::RuntimeDir;
 use signals::Signals;
 
 /// Where a VM is in its life.
@@ -56,6 +59,7 @@ pub enum State {
 pub fn run(config: &VmConfig) -> Result<End, VmError> {
     let (events, inbox) = events::pair();
     let _signals = Signals::catch(&events)?;
+    let _folder = RuntimeDir::make(config)?;
     let machine = Machine::assemble(config, &events)?;
     let mut vm = Vm {
         machine,

@@ -1,6 +1,7 @@
 //! Why a VM could not start or go on.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::arch::x86_64::acpi::AcpiError;
 use crate::arch::x86_64::cpuid::CpuidError;
@@ -61,9 +62,15 @@ pub enum VmError {
     /// Two fixed devices want the same address: a mistake in the address map.
     #[error("The machine's own devices do not fit together; this is a bug, please report it")]
     Layout(#[from] BusError),
-    /// The console of ttyS0 ended before the VM began.
-    #[error("The console of ttyS0 ended at once: {0}")]
-    Console(String),
+    /// The VM's own folder cannot be made.
+    #[error("The VM's folder {} cannot be made; name the sockets (--serial socket=PATH), or set XDG_RUNTIME_DIR", path.display())]
+    RuntimeDir {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Something of the host's failed.
     #[error("{what} failed")]
     Host {

@@ -76,7 +76,9 @@ impl Events {
 /// For the frontends: a device that may be lost is only said to be, the others end the VM.
 impl Owner for Events {
     fn device_lost(&self, lost: &Lost) {
-        if lost.stop {
+        if lost.id == "console0" && lost.code == Some(super::serial::QUIT) {
+            self.post(Event::Quit);
+        } else if lost.stop {
             self.post(Event::DeviceLost(lost.clone()));
         } else {
             tracing::warn!(

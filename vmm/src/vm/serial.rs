@@ -39,7 +39,7 @@ pub(super) fn spawn(
     );
     let command = Command::new("ttyS0", program)
         .args(args)
-        .arg("--serial-fd")
+        .arg("--bytes-fd")
         .fd(theirs)
         .terminal(config.serial == Port::Tty);
     let process = supervisor.spawn(command)?;
