@@ -50,6 +50,10 @@ impl Receive {
         while queue.enabled() && frames < BUDGET && taken < GATHER_BUDGET {
             taken = taken.saturating_add(self.gather(queue)?);
             let received = match self.posted.retry(usize::from(queue.size())) {
+                Some(Received::Waiting) => {
+                    starved = true;
+                    break;
+                }
                 Some(received) => received,
                 None if !self.readable => break,
                 None if self.posted.is_empty() => {
@@ -68,13 +72,8 @@ impl Receive {
             match received {
                 Received::Frame { len } => self.posted.take(len, &mut self.done),
                 Received::Dropped => dropped(),
-                Received::Waiting => {
-                    // Room for it may be in the ring already.
-                    if self.gather(queue)? == 0 {
-                        starved = true;
-                        break;
-                    }
-                }
+                // What it needs may be in the ring already, or may never be: see in the next round.
+                Received::Waiting => {}
             }
         }
         // Frames come up whole: all buffers of each are in the same batch.
