@@ -29,7 +29,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -41,7 +40,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::device::Device;
 use crate::session::{self, SessionError};
-use crate::signals::Stop;
+use crate::signals::{Signals, Stop};
 
 /// Where the daemon meets its frontend: exactly one of the two.
 #[derive(Debug, Clone, clap::Args)]
@@ -125,16 +124,20 @@ pub fn init_logging(args: &LogArgs) {
 /// being obeyed ends the process at once.
 pub fn serve<D: Device>(endpoint: &Endpoint, mut device: D) -> Result<(), ServeError> {
     let setup = |what| move |source| ServeError::Setup { what, source };
-    let stop = Stop::on_signals().map_err(setup("handle signals"))?;
+    let signals = Signals::block().map_err(setup("block signals"))?;
+    // Confined after the endpoint is open and before the first thread starts.
+    let begin = || {
+        confine().map_err(setup("give up privileges"))?;
+        signals.wait_in_thread().map_err(setup("wait for signals"))
+    };
     if let Some(path) = &endpoint.socket {
         let socket = Socket::listen(path)?;
-        confine().map_err(setup("drop privileges"))?;
+        let stop = begin()?;
         info!(socket = %path.display(), "listening");
         serve_socket(&socket, &mut device, &stop)
     } else {
         let stream = inherited(endpoint.fd.unwrap_or(-1))?;
-        confine().map_err(setup("drop privileges"))?;
-        serve_stream(&stream, &mut device, &stop)
+        serve_stream(&stream, &mut device, &*begin()?)
     }
 }
 
@@ -147,7 +150,7 @@ fn confine() -> io::Result<()> {
 fn serve_stream<D: Device>(
     stream: &UnixStream,
     device: &mut D,
-    stop: &Arc<Stop>,
+    stop: &Stop,
 ) -> Result<(), ServeError> {
     stop.watch(stream).map_err(|source| ServeError::Setup {
         what: "watch the frontend's stream",
@@ -165,11 +168,7 @@ fn serve_stream<D: Device>(
     }
 }
 
-fn serve_socket<D: Device>(
-    socket: &Socket,
-    device: &mut D,
-    stop: &Arc<Stop>,
-) -> Result<(), ServeError> {
+fn serve_socket<D: Device>(socket: &Socket, device: &mut D, stop: &Stop) -> Result<(), ServeError> {
     loop {
         let accepted = socket.accept(stop).map_err(|source| ServeError::Setup {
             what: "accept a frontend",
@@ -205,7 +204,10 @@ fn inherited(fd: RawFd) -> Result<UnixStream, ServeError> {
     }
     fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| refuse(e.into()))?;
     // SAFETY: the descriptor is open (just asked) and was passed to this process to own.
-    Ok(UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+    let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    // The other end has flags of its own.
+    stream.set_nonblocking(false).map_err(refuse)?;
+    Ok(stream)
 }
 
 /// A listening socket, removed from the file system when this value goes.
@@ -310,5 +312,94 @@ pub fn exit<E: Error + 'static>(result: Result<(), E>) -> ExitCode {
             report(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_live_socket_is_refused_and_a_dead_one_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let live = Socket::listen(&path).unwrap();
+        let error = Socket::listen(&path).err().unwrap();
+        assert!(error.to_string().contains("choose another path"), "{error}");
+        drop(live);
+        // As after SIGKILL: the file stays, nobody listens.
+        drop(UnixListener::bind(dir.path().join("t")).unwrap());
+        let replaced = Socket::listen(&dir.path().join("t")).unwrap();
+        assert!(UnixStream::connect(&replaced.path).is_ok());
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        fs::write(&path, "data").unwrap();
+        assert!(Socket::listen(&path).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+
+    #[test]
+    fn only_the_own_socket_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let socket = Socket::listen(&path).unwrap();
+        drop(socket);
+        assert!(!path.exists());
+        let socket = Socket::listen(&path).unwrap();
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        drop(socket);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_wish_to_stop_ends_the_wait_for_a_frontend() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = Socket::listen(&dir.path().join("s")).unwrap();
+        let stop = Stop::new().unwrap();
+        let _frontend = UnixStream::connect(&socket.path).unwrap();
+        assert!(socket.accept(&stop).unwrap().is_some());
+        stop.request();
+        assert!(socket.accept(&stop).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_wish_to_stop_cuts_the_stream() {
+        let stop = Stop::new().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        stop.watch(&ours).unwrap();
+        assert!(!stop.request());
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        assert!(theirs.write(&[0]).is_err());
+        assert!(stop.request());
+    }
+
+    #[test]
+    fn only_a_unix_stream_is_inherited() {
+        let file = tempfile::tempfile().unwrap();
+        let (datagram, _other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for fd in [
+            -1,
+            9999,
+            file.as_raw_fd(),
+            datagram.as_raw_fd(),
+            tcp.as_raw_fd(),
+        ] {
+            assert!(inherited(fd).is_err(), "{fd}");
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let fd = OwnedFd::from(ours);
+        let stream = inherited(std::os::fd::IntoRawFd::into_raw_fd(fd)).unwrap();
+        (&theirs).write_all(b"x").unwrap();
+        assert_eq!((&stream).read(&mut [0]).unwrap(), 1);
     }
 }

@@ -75,6 +75,9 @@ unsafe impl Sync for Region {}
 
 impl Region {
     /// Maps `file` shared, readable and writable. The file is not needed afterwards.
+    ///
+    /// The file must keep its length: touching a page behind the end of a file that was cut is
+    /// fatal to the process (SIGBUS). A frontend that does this ends its own device.
     pub fn map(layout: RegionLayout, file: &File) -> Result<Self, MemoryError> {
         let refuse = |why| MemoryError::Layout {
             region: layout,

@@ -22,21 +22,29 @@ pub(crate) struct Stop {
     stream: Mutex<Option<UnixStream>>,
 }
 
-impl Stop {
-    /// Blocks the two signals in this thread, and so in all that it starts, and waits for them in
-    /// a thread of its own.
-    pub(crate) fn on_signals() -> io::Result<Arc<Self>> {
+/// The two signals, blocked in the thread that made this and in all that it starts.
+#[derive(Debug)]
+pub(crate) struct Signals(SigSet);
+
+impl Signals {
+    pub(crate) fn block() -> io::Result<Self> {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGTERM);
         signals.add(Signal::SIGINT);
         signals.thread_block()?;
-        let stop = Arc::new(Self::new()?);
-        let watched = Arc::clone(&stop);
+        Ok(Self(signals))
+    }
+
+    /// Waits for them, also for those that have come already, in a thread of its own.
+    pub(crate) fn wait_in_thread(&self) -> io::Result<Arc<Stop>> {
+        let signals = self.0;
+        let stop = Arc::new(Stop::new()?);
+        let asked = Arc::clone(&stop);
         thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
                 while let Ok(signal) = signals.wait() {
-                    if watched.request() {
+                    if asked.request() {
                         // Asked again: do not wait for requests that do not end.
                         process::exit(128 + signal as i32);
                     }
@@ -44,8 +52,10 @@ impl Stop {
             })?;
         Ok(stop)
     }
+}
 
-    fn new() -> io::Result<Self> {
+impl Stop {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             requested: AtomicBool::new(false),
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
@@ -54,7 +64,7 @@ impl Stop {
     }
 
     /// Asks for the end; true if that was done before.
-    fn request(&self) -> bool {
+    pub(crate) fn request(&self) -> bool {
         let before = self.requested.swap(true, Ordering::SeqCst);
         let _ = self.bell.write(1);
         self.cut();

@@ -16,15 +16,16 @@ pub(super) struct Notify {
     /// Nothing has been published since the start: an earlier server of this ring may have died
     /// between publishing and interrupting.
     fresh: bool,
-    /// What the used ring's flags say now (without `EVENT_IDX`).
-    suppressed: bool,
+    /// What the used ring's flags ask for, once they were written (without `EVENT_IDX`).
+    kicks: Option<bool>,
 }
 
 impl Notify {
     pub(super) fn start(&mut self, event_idx: bool) {
         self.event_idx = event_idx;
         self.fresh = true;
-        self.suppressed = false;
+        // Whoever served the ring before may have left it so.
+        self.kicks = None;
     }
 
     /// Interrupts the driver if it asked for it, after the used index went from `old` to `new`.
@@ -55,9 +56,8 @@ impl Notify {
     pub(super) fn arm(&mut self, ring: &SplitRing, seen: u16) {
         if self.event_idx {
             ring.set_avail_event(seen);
-        } else if self.suppressed {
-            ring.want_kicks(true);
-            self.suppressed = false;
+        } else {
+            self.ask(ring, true);
         }
         SplitRing::full_barrier();
     }
@@ -65,9 +65,15 @@ impl Notify {
     /// The worker is awake, or wants no kicks. With `EVENT_IDX` there is nothing to do: the event
     /// index stays behind and the driver does not pass it again.
     pub(super) fn disarm(&mut self, ring: &SplitRing) {
-        if !self.event_idx && !self.suppressed {
-            ring.want_kicks(false);
-            self.suppressed = true;
+        if !self.event_idx {
+            self.ask(ring, false);
+        }
+    }
+
+    fn ask(&mut self, ring: &SplitRing, kicks: bool) {
+        if self.kicks != Some(kicks) {
+            ring.want_kicks(kicks);
+            self.kicks = Some(kicks);
         }
     }
 }

@@ -221,6 +221,17 @@ fn arming_asks_for_the_next_chain_and_looks_again() {
 }
 
 #[test]
+fn flags_left_by_another_server_do_not_keep_kicks_away() {
+    let guest = Guest::new();
+    let _ring = Ring::new(&guest.reference);
+    guest.reference.write_obj(1u16, GuestAddress(USED)).unwrap();
+    let mut queue = guest.queue(false);
+    assert!(!queue.arm());
+    let flags: u16 = guest.reference.read_obj(GuestAddress(USED)).unwrap();
+    assert_eq!(flags, 0);
+}
+
+#[test]
 fn a_ring_outside_of_memory_or_askew_is_refused() {
     let guest = Guest::new();
     let mut queue = guest.queue(false);

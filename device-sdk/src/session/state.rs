@@ -2,9 +2,11 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent};
 use tracing::debug;
 
 use super::channel::Channel;
@@ -12,7 +14,7 @@ use super::{Refused, STATUS_FEATURES_OK, STATUS_NEEDS_RESET};
 use crate::device::Device;
 use crate::memory::Memory;
 use crate::queue::{RingAddresses, RingStart};
-use crate::worker::{Breakage, Change, Running};
+use crate::worker::{Breakage, Change, ChangeError, Running};
 
 /// `VIRTIO_RING_F_INDIRECT_DESC` (virtio 1.2, section 6).
 const INDIRECT_DESC: u64 = 1 << 28;
@@ -203,6 +205,7 @@ impl<'d, D: Device> State<'d, D> {
     }
 
     pub(super) fn set_kick(&mut self, index: u32, kick: File) -> Result<(), Refused> {
+        waitable(&kick).map_err(ChangeError::Kick)?;
         let copy = kick.try_clone()?;
         self.vring(index)?.kick = Some(kick);
         self.change(index, |slot| Change::Kick { slot, kick: copy })?;
@@ -321,7 +324,10 @@ impl<'d, D: Device> State<'d, D> {
         let base = vring.base;
         let rest = self.groups.get(group).map(|group| group.queues.clone());
         for ring in rest.into_iter().flatten() {
-            self.try_start(u32::from(ring))?;
+            if let Err(error) = self.try_start(u32::from(ring)) {
+                // This request is not to blame.
+                self.breakage.mark(&error);
+            }
         }
         Ok(base)
     }
@@ -366,6 +372,12 @@ impl<'d, D: Device> State<'d, D> {
         self.status = 0;
         debug!("device reset");
     }
+}
+
+/// Whether the descriptor is of a kind that can be waited on: a regular file is not.
+fn waitable(fd: &File) -> io::Result<()> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    Ok(epoll.add(fd, EpollEvent::empty())?)
 }
 
 impl Vring {

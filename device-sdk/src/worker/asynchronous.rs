@@ -30,6 +30,7 @@ pub(super) fn serve(device: &mut dyn AsyncDevice, seat: &mut Seat) -> Result<(),
     let group = SharedGroup::new(mem::take(&mut seat.queues));
     let local = LocalSet::new();
     let served = local.block_on(&runtime, run(device, seat, &group));
+    group.stop();
     // Ends the tasks the device has left behind; the requests they hold are given back.
     drop(local);
     seat.queues = group.with(mem::take);

@@ -32,6 +32,9 @@ impl Breakage {
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = listeners.get_mut(queue) {
             *slot = listener;
+            if self.is_broken() {
+                signal(slot);
+            }
         }
     }
 
@@ -58,10 +61,14 @@ impl Breakage {
             .listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        for listener in listeners.iter_mut().flatten() {
-            // A full counter is as loud as one more.
-            let _ = listener.write(&1u64.to_ne_bytes());
-        }
+        listeners.iter_mut().for_each(signal);
+    }
+}
+
+fn signal(listener: &mut Option<File>) {
+    if let Some(listener) = listener {
+        // A full counter is as loud as one more.
+        let _ = listener.write(&1u64.to_ne_bytes());
     }
 }
 

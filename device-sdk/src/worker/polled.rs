@@ -29,7 +29,7 @@ const ROUNDS_PER_HARVEST: u32 = 64;
 /// While draining, look again after this many milliseconds whatever happens.
 const DRAIN_WAIT_MS: u16 = 100;
 
-/// Serves until the session says stop, and drains. An error is the worker's.
+/// Serves until the session says stop or the worker fails, and drains. An error is the worker's.
 pub(super) fn serve(worker: &mut dyn QueueWorker, seat: &mut Seat) -> Result<(), Failure> {
     let mut waiter = Waiter::new(seat).map_err(|e| DeviceError::io("set up epoll", e))?;
     for (n, watch) in worker.event_fds().into_iter().take(64).enumerate() {
@@ -40,10 +40,22 @@ pub(super) fn serve(worker: &mut dyn QueueWorker, seat: &mut Seat) -> Result<(),
             .add(watch.fd, flags, EVENTS | n as u64)
             .map_err(|e| DeviceError::io("watch a descriptor of the worker", e))?;
     }
+    let served = attend(worker, seat, &mut waiter);
+    // A worker that failed may still have requests in the kernel's hands, and other queues.
+    let drained = drain(worker, seat, &mut waiter);
+    Ok(served.and(drained)?)
+}
+
+/// The loop.
+fn attend(
+    worker: &mut dyn QueueWorker,
+    seat: &mut Seat,
+    waiter: &mut Waiter,
+) -> Result<(), DeviceError> {
     let mut spin = Spin::new();
     let mut ready = Ready::ALL;
     let mut calls = 0u32;
-    while !heed(seat, &waiter, &mut ready) {
+    while !heed(seat, waiter, &mut ready) {
         let progress = worker.run(&mut seat.queues, ready)?;
         ready = look(&mut seat.queues);
         calls = calls.wrapping_add(1);
@@ -51,14 +63,10 @@ pub(super) fn serve(worker: &mut dyn QueueWorker, seat: &mut Seat) -> Result<(),
             if calls.is_multiple_of(CALLS_PER_HARVEST) {
                 waiter.harvest(EpollTimeout::ZERO, &mut ready);
             }
-            continue;
+        } else if !poll(worker, seat, waiter, &mut spin, &mut ready)? {
+            sleep(seat, waiter, &mut spin, &mut ready);
         }
-        if poll(worker, seat, &mut waiter, &mut spin, &mut ready)? {
-            continue;
-        }
-        sleep(seat, &mut waiter, &mut spin, &mut ready);
     }
-    drain(worker, seat, &mut waiter)?;
     Ok(())
 }
 
