@@ -1,6 +1,7 @@
 //! The VMM's frontend with a real daemon: `outboard-block`, spawned, connected to, killed, stopped.
 //!
 //! The daemons are those that `cargo build` left beside this test.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -19,6 +19,8 @@ use crate::transport::{QueueStart, Start, TransportEvents, VirtioDevice};
 const FEATURES: u64 = 1 << 32 | 1 << 9;
 /// Reached only by a failing test.
 const LONG: Duration = Duration::from_secs(20);
+/// For deadlines that a test reaches.
+const SHORT: Duration = Duration::from_millis(300);
 
 /// What the VM and the transport heard.
 #[derive(Default)]
@@ -75,11 +77,10 @@ fn config(host: Host) -> DeviceConfig {
 }
 
 fn spec(host: Host) -> Spec {
-    let short = Duration::from_millis(300);
     let deadlines = Deadlines {
-        start: short,
-        call: short,
-        reset: short,
+        start: LONG,
+        call: LONG,
+        reset: LONG,
     };
     Spec {
         config: config(host),
@@ -360,8 +361,7 @@ fn the_whole_handshake_is_retried() {
     let path = dir.path().join("socket");
     let (fake, ear) = (Fake::new(), Arc::<Ear>::default());
     fake.on(FrontendReq::GET_FEATURES, Answer::Die);
-    let mut spec = spec(Host::Socket { path: path.clone() });
-    spec.deadlines.start = LONG;
+    let spec = spec(Host::Socket { path: path.clone() });
     std::thread::scope(|scope| {
         let device = scope.spawn(|| connect(spec, &ear));
         std::thread::sleep(Duration::from_millis(20));
@@ -375,14 +375,11 @@ fn the_whole_handshake_is_retried() {
 
 #[test]
 fn a_socket_where_nobody_listens_is_named() {
-    let error = connect(
-        spec(Host::Socket {
-            path: "/no/such/socket".into(),
-        }),
-        &Arc::default(),
-    )
-    .err()
-    .unwrap();
+    let mut spec = spec(Host::Socket {
+        path: "/no/such/socket".into(),
+    });
+    spec.deadlines.start = SHORT;
+    let error = connect(spec, &Arc::default()).err().unwrap();
     let text = error.to_string();
     assert!(
         text.contains("/no/such/socket") && text.contains("disk0"),
@@ -400,44 +397,52 @@ fn no_answer_in_the_handshake_hurts() {
         R::GET_CONFIG,
         R::SET_BACKEND_REQ_FD,
     ];
-    for code in codes {
-        let number = u32::from(code);
-        let answers = [
-            Answer::Hang,
-            Answer::Die,
-            Answer::Bytes(message(number, 5, &[])),
-            Answer::Bytes(message(number, 5, &[0; 4000])),
-            Answer::Bytes([number.to_ne_bytes(), [5, 0, 0, 0], [0xff; 4]].concat()),
-            Answer::Bytes(message(number + 1, 5, &[0; 8])),
-            Answer::Bytes(message(number, 1, &[0; 8])),
-            Answer::Bytes(vec![0xff; 64]),
-        ];
-        for (which, answer) in answers.into_iter().enumerate() {
-            let fake = Fake::new();
-            fake.on(code, answer);
-            match bench_with(fake, |_| ()) {
-                // The crate does not look at the length of a number: what follows it is noticed
-                // by the next one who reads.
-                Err(ConnectError::Legacy { .. }) if which == 3 => {}
-                Ok(bench)
-                    if which == 3
-                        && matches!(code, R::GET_PROTOCOL_FEATURES | R::SET_BACKEND_REQ_FD) =>
-                {
-                    bench.device.start(start(&[0]));
-                    until("started", || {
-                        bench.has_seen(R::SET_VRING_KICK) || bench.ear.count("degrade") == 1
-                    });
-                    bench.reset();
-                    until("noticed", || bench.ear.count("degrade") == 1);
-                }
-                Err(ConnectError::Socket { .. }) => {}
-                // A config space that is refused costs the config space.
-                Ok(bench) if code == R::GET_CONFIG => {
-                    assert_eq!(bench.device.identity().config_len, 0);
-                }
-                other => panic!("{code:?}, answer {which}: {:?}", other.err()),
+    // Every attempt that fails is tried again until the deadline: all of them side by side.
+    std::thread::scope(|scope| {
+        for code in codes {
+            let number = u32::from(code);
+            let answers = [
+                Answer::Hang,
+                Answer::Die,
+                Answer::Bytes(message(number, 5, &[])),
+                Answer::Bytes([number.to_ne_bytes(), [5, 0, 0, 0], [0xff; 4]].concat()),
+                Answer::Bytes(message(number + 1, 5, &[0; 8])),
+                Answer::Bytes(message(number, 1, &[0; 8])),
+                Answer::Bytes(vec![0xff; 64]),
+            ];
+            for (which, answer) in answers.into_iter().enumerate() {
+                scope.spawn(move || {
+                    let fake = Fake::new();
+                    fake.on(code, answer);
+                    match bench_with(fake, |spec| spec.deadlines.start = Duration::from_secs(1)) {
+                        Err(ConnectError::Socket { .. }) => {}
+                        // A config space that is refused costs the config space.
+                        Ok(bench) if code == R::GET_CONFIG => {
+                            assert_eq!(bench.device.identity().config_len, 0);
+                        }
+                        other => panic!("{code:?}, answer {which}: {:?}", other.err()),
+                    }
+                });
             }
         }
+    });
+}
+
+/// The crate does not look at the length of a number: what follows it is noticed by the next one
+/// who reads.
+#[test]
+fn an_answer_that_is_too_long_is_noticed_later() {
+    use FrontendReq as R;
+    for code in [R::GET_PROTOCOL_FEATURES, R::SET_BACKEND_REQ_FD] {
+        let fake = Fake::new();
+        fake.on(code, Answer::Bytes(message(code.into(), 5, &[0; 4000])));
+        let bench = bench_with(fake, |spec| spec.deadlines.reset = SHORT).unwrap();
+        bench.device.start(start(&[0]));
+        until("started", || {
+            bench.has_seen(R::SET_VRING_KICK) || bench.ear.count("degrade") == 1
+        });
+        bench.reset();
+        until("noticed", || bench.ear.count("degrade") == 1);
     }
 }
 
@@ -468,16 +473,21 @@ fn a_backend_that_fails_in_any_request_degrades_its_device() {
         R::SET_VRING_ADDR,
         R::SET_VRING_ENABLE,
     ];
-    for code in codes {
-        let nonsense = Answer::Bytes(vec![0xff; 32]);
-        let short = Answer::Bytes(message(code.into(), 5, &[0]));
-        for answer in [Answer::Hang, Answer::Die, nonsense, short] {
-            let bench = bench(Fake::new());
-            bench.fake.on(code, answer);
-            bench.device.start(start(&[0]));
-            bench.is_degraded();
+    std::thread::scope(|scope| {
+        for code in codes {
+            let nonsense = Answer::Bytes(vec![0xff; 32]);
+            let short = Answer::Bytes(message(code.into(), 5, &[0]));
+            for answer in [Answer::Hang, Answer::Die, nonsense, short] {
+                scope.spawn(move || {
+                    let bench =
+                        bench_with(Fake::new(), |spec| spec.deadlines.call = SHORT).unwrap();
+                    bench.fake.on(code, answer);
+                    bench.device.start(start(&[0]));
+                    bench.is_degraded();
+                });
+            }
         }
-    }
+    });
 }
 
 #[test]
@@ -510,7 +520,7 @@ fn queues_outside_memory_are_not_started() {
 fn a_reset_that_hangs_cuts_the_backend_off() {
     use FrontendReq as R;
     for code in [R::GET_VRING_BASE, R::RESET_DEVICE, R::SET_STATUS] {
-        let bench = bench(Fake::new());
+        let bench = bench_with(Fake::new(), |spec| spec.deadlines.reset = SHORT).unwrap();
         bench.device.start(start(&[0]));
         until("running", || bench.fake.get().status == 0xf);
         bench.fake.on(code, Answer::Hang);
@@ -524,7 +534,7 @@ fn a_reset_that_hangs_cuts_the_backend_off() {
 
 #[test]
 fn a_reset_does_not_wait_for_a_start_that_hangs() {
-    let bench = bench_with(Fake::new(), |spec| spec.deadlines.call = 10 * LONG).unwrap();
+    let bench = bench_with(Fake::new(), |spec| spec.deadlines.reset = SHORT).unwrap();
     bench.fake.on(FrontendReq::SET_MEM_TABLE, Answer::Hang);
     bench.device.start(start(&[0]));
     until("hanging", || bench.has_seen(FrontendReq::SET_MEM_TABLE));
@@ -534,7 +544,7 @@ fn a_reset_does_not_wait_for_a_start_that_hangs() {
 
 #[test]
 fn a_status_that_never_becomes_0_is_no_reset() {
-    let bench = bench(Fake::new());
+    let bench = bench_with(Fake::new(), |spec| spec.deadlines.reset = SHORT).unwrap();
     bench.fake.on(
         FrontendReq::GET_STATUS,
         Answer::Bytes(message(40, 5, &1_u64.to_ne_bytes())),
@@ -561,7 +571,7 @@ fn a_config_change_is_taken_while_the_backend_is_being_called() {
 
 #[test]
 fn a_config_write_is_read_back_from_the_backend() {
-    let bench = bench(Fake::new());
+    let bench = bench_with(Fake::new(), |spec| spec.deadlines.call = 4 * SHORT).unwrap();
     bench.device.write_config(32, &[0xaa]);
     assert_eq!(bench.read(32), 0xaa);
     assert_eq!(bench.device.config_generation(), 0);
@@ -580,7 +590,7 @@ fn a_config_write_is_read_back_from_the_backend() {
 
 #[test]
 fn closing_does_not_wait_for_a_backend_that_hangs() {
-    let bench = bench_with(Fake::new(), |spec| spec.deadlines.call = 10 * LONG).unwrap();
+    let bench = bench(Fake::new());
     bench.fake.on(FrontendReq::SET_FEATURES, Answer::Hang);
     bench.device.start(start(&[0]));
     until("hanging", || bench.has_seen(FrontendReq::SET_FEATURES));
@@ -603,20 +613,19 @@ fn giving_up_does_not_wait_for_the_deadline() {
     drop(Device::begin(spec, &memory(), &supervisor, Arc::new(Ear::default())).unwrap());
 }
 
-fn process(script: &str) -> Result<Arc<Device>, ConnectError> {
+fn process(script: &str, deadline: Duration) -> Result<Arc<Device>, ConnectError> {
     let args = ["-c", script].map(String::from).to_vec();
-    connect(
-        spec(Host::Process {
-            program: "/bin/sh".into(),
-            args,
-        }),
-        &Arc::default(),
-    )
+    let mut spec = spec(Host::Process {
+        program: "/bin/sh".into(),
+        args,
+    });
+    spec.deadlines.start = deadline;
+    connect(spec, &Arc::default())
 }
 
 #[test]
 fn a_daemon_that_fails_to_start_says_so_itself() {
-    let text = process("echo 'error: cannot open disk.img' >&2; exit 1")
+    let text = process("echo 'error: cannot open disk.img' >&2; exit 1", LONG)
         .err()
         .unwrap()
         .to_string();
@@ -628,7 +637,7 @@ fn a_daemon_that_fails_to_start_says_so_itself() {
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    let text = process("echo thinking >&2; sleep 1000")
+    let text = process("echo thinking >&2; sleep 1000", 4 * SHORT)
         .err()
         .unwrap()
         .to_string();
