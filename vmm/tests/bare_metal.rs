@@ -2,6 +2,8 @@
 //!
 //! Where `/dev/kvm` cannot be used these tests say so on standard error and pass.
 
+#![allow(clippy::unwrap_used)] // a test's own helpers may panic
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

@@ -37,7 +37,7 @@ pub fn open() -> Result<Kvm, KvmError> {
         other => KvmError::Open(io::Error::from_raw_os_error(other)),
     })?;
     match kvm.get_api_version() {
-        version if version == KVM_API_VERSION as i32 => {}
+        version if version == KVM_API_VERSION.cast_signed() => {}
         version => return Err(KvmError::ApiVersion(version)),
     }
     match missing_capabilities(&kvm) {

@@ -23,7 +23,7 @@ pub type OnStop = Arc<dyn Fn(u32, Stop) + Send + Sync>;
 /// Dropping it without [`stop`](Self::stop) does the same with a short deadline.
 #[derive(Debug)]
 pub struct Vcpus {
-    vcpus: Vec<Arc<Vcpu>>,
+    all: Vec<Arc<Vcpu>>,
     gate: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -48,11 +48,11 @@ impl Vcpus {
             .map(|(index, cpuid)| Vcpu::new(kvm, vm, index, cpuid).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let mut this = Self {
-            vcpus,
+            all: vcpus,
             gate: Arc::default(),
             threads: Vec::new(),
         };
-        for vcpu in &this.vcpus {
+        for vcpu in &this.all {
             let (vcpu, gate) = (vcpu.clone(), this.gate.clone());
             let (platform, on_stop) = (platform.clone(), on_stop.clone());
             let thread = std::thread::Builder::new()
@@ -94,7 +94,7 @@ impl Vcpus {
 
     /// Puts every vCPU back to power-on, the first one at `entry`. All must be parked.
     pub fn reset(&self, entry: &EntryState) -> Result<(), KvmError> {
-        self.vcpus.iter().try_for_each(|vcpu| vcpu.reset(entry))
+        self.all.iter().try_for_each(|vcpu| vcpu.reset(entry))
     }
 
     /// Ends the threads. Those that do not come out within `deadline` are left behind, for the
@@ -122,7 +122,7 @@ impl Vcpus {
             self.gate.open.store(false, Ordering::SeqCst);
             self.gate.changed.notify_all();
         }
-        for (vcpu, thread) in self.vcpus.iter().zip(&self.threads) {
+        for (vcpu, thread) in self.all.iter().zip(&self.threads) {
             vcpu.immediate_exit.set(true);
             if let Err(error) = thread.kill(kick::signal()) {
                 tracing::debug!(vcpu = vcpu.index, %error, "a vCPU's thread is gone");

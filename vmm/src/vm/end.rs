@@ -37,7 +37,7 @@ impl End {
             Self::Fault(_) => 4,
             Self::TripleFault => 5,
             // As a shell reports a process that a signal ended.
-            Self::Signal(signal) => 128u8.saturating_add((*signal).clamp(0, 127) as u8),
+            Self::Signal(signal) => 128u8.saturating_add(u8::try_from(*signal).unwrap_or(127)),
         }
     }
 

@@ -53,7 +53,7 @@ fn watch(process: Process, events: Events) -> std::io::Result<()> {
         .name("ttyS0-watch".into())
         .spawn(move || {
             let status = loop {
-                if let Some(status) = process.wait(Duration::from_secs(3600)) {
+                if let Some(status) = process.wait(Duration::from_hours(1)) {
                     break status;
                 }
             };

@@ -41,7 +41,7 @@ pub(super) const OSPKE: u32 = 1 << 4;
 pub(super) const SGX_LC: u32 = 1 << 30;
 // Leaf 0x8000_0001, ECX
 pub(super) const CMP_LEGACY: u32 = 1 << 1;
-/// The bits of leaf 0x8000_0001 EDX that on AMD repeat those of leaf 1 EDX.
+/// The bits of leaf `0x8000_0001` EDX that on AMD repeat those of leaf 1 EDX.
 pub(super) const AMD_ALIASES: u32 = 0x0183_f3ff;
 
 /// Each word with the names of its bits, lowest first; `""` has none, and a name may stand at

@@ -21,9 +21,9 @@ use features::{Register, Word};
 /// One leaf of a table.
 pub type Entry = kvm_cpuid_entry2;
 
-/// "AMDisbetter!" was an engineering sample; products say this, in EBX, EDX, ECX.
+/// What AMD's processors say in EBX, EDX, ECX of leaf 0.
 const AUTHENTIC_AMD: [u32; 3] = [0x6874_7541, 0x6974_6e65, 0x444d_4163];
-/// Zhaoxin, Hygon: Hygon's processors are AMD's.
+/// Hygon's, which are AMD's by another name.
 const HYGON_GENUINE: [u32; 3] = [0x6f67_7948, 0x656e_6975, 0x6e65_476e];
 
 /// KVM's own leaves: the signature "KVMKVMKVM\0\0\0" and its features.

@@ -20,7 +20,7 @@ pub(super) fn describe(table: &Table, id: u32, count: u32) -> Table {
     caches(&mut table, 4, width);
     // Intel keeps the core count with the caches; AMD's cache leaf has zeros there.
     for cache in table.all_mut(4).filter(|cache| cache.eax & 0x1f != 0) {
-        cache.eax = cache.eax & !(0x3f << 26) | ((1 << width) - 1 & 0x3f) << 26;
+        cache.eax = cache.eax & !(0x3f << 26) | (((1 << width) - 1) & 0x3f) << 26;
     }
     if table.is_amd() {
         amd(&mut table, id, count, width);
@@ -54,7 +54,7 @@ fn levels(table: &mut Table, leaf: u32, id: u32, count: u32, width: u32) {
     table.push(leaf, 2, [0, 0, 2, id]);
 }
 
-/// Leaves 4 and 0x8000_001D: the first two levels are a core's own, the others everybody's.
+/// Leaves 4 and `0x8000_001D`: the first two levels are a core's own, the others everybody's.
 fn caches(table: &mut Table, leaf: u32, width: u32) {
     for cache in table.all_mut(leaf).filter(|cache| cache.eax & 0x1f != 0) {
         let level = cache.eax >> 5 & 7;
