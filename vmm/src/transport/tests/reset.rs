@@ -113,3 +113,15 @@ fn unplugging_leaves_nothing_behind() {
     assert_eq!(wiring.counts(), (0, 0));
     assert!(wiring.doorbells().is_empty());
 }
+
+#[test]
+fn a_driver_hears_nothing_between_its_reset_and_driver_ok() {
+    let rig = Rig::running();
+    rig.set_status(0);
+    rig.negotiate();
+    rig.write(0x10, &0_u16.to_le_bytes());
+    rig.device.events().config_changed();
+    assert_eq!((rig.wiring.delivered(), rig.isr()), (vec![], 0));
+    rig.set_status(DRIVER_OK);
+    assert_eq!((rig.wiring.delivered(), rig.isr()), (vec![message(0)], 2));
+}
