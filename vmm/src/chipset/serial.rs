@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +37,8 @@ const LOOPBACK: u8 = 1 << 4;
 const REGISTERS: u64 = 8;
 
 /// The port: its registers, and the thread that joins them to the console. Dropping it sends what
-/// output is left, for a bounded time, and ends the thread.
+/// output is left, for a bounded time, then ends the stream and the thread; the registers go on
+/// answering, to nobody.
 pub struct SerialPort {
     device: Arc<Mutex<Serial>>,
     wire: Arc<Wire>,
@@ -338,6 +340,8 @@ fn carry(device: &Mutex<Serial>, wire: &Wire) {
         let _ = poll(&mut fds, PollTimeout::from(50u8));
         wire.drain();
     }
+    // The registers may outlive the port, and the stream with them: the console is told now.
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 #[cfg(test)]
@@ -413,6 +417,18 @@ mod tests {
         console.read_to_end(&mut bytes).unwrap();
         assert!(bytes.len() > OUTPUT_LIMIT && bytes.len() < total);
         assert_eq!(*bytes.last().unwrap(), ((total - 1) / 1000) as u8);
+    }
+
+    #[test]
+    fn the_console_sees_the_end_of_its_stream_when_the_port_goes() {
+        let (port, mut console, _) = port();
+        let registers = port.device();
+        registers.lock().unwrap().write(DATA, b"!");
+        drop(port);
+        registers.lock().unwrap().write(DATA, b"?");
+        let mut bytes = Vec::new();
+        console.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"!");
     }
 
     #[test]
