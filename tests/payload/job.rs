@@ -1,0 +1,83 @@
+//! The jobs that a command line can name, in the order given.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::block::Disk;
+use crate::report::check;
+use crate::start::{number, value};
+use crate::{console, cpu, net, port, say};
+
+/// Default slots of the VMM: by kind.
+const CONSOLE_SLOT: u8 = 1;
+const NET_SLOT: u8 = 2;
+const DISK_SLOT: u8 = 8;
+
+/// For [`cpu::on_both`], whose work takes no arguments.
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
+
+pub fn run(line: &str) {
+    let requests = number(line, "requests", 256);
+    REQUESTS.store(requests, Ordering::Relaxed);
+    for job in value(line, "jobs").unwrap_or("hello").split(',') {
+        match job {
+            "hello" => say!("hello from the guest"),
+            "block" => check(job, block(requests)),
+            "depth1" => check(job, Disk::open(DISK_SLOT, 0, 0x50, 1).and_then(|mut disk| disk.verify(requests, 1))),
+            "smp" => smp(),
+            "net" => check(job, net::echo(NET_SLOT, 0, [0x60, 0x61], requests)),
+            "console" => check(job, console::converse(CONSOLE_SLOT, 0, [0x62, 0x63])),
+            "reset" => check(job, reset(requests)),
+            "needs-reset" => check(job, needs_reset()),
+            "reboot" => port::reboot(),
+            "fault" => unsafe { (0xffff_8000_0000_0000 as *const u8).read_volatile(); },
+            "spin" => loop { core::hint::spin_loop() },
+            _ => check(job, Err("there is no such job")),
+        }
+    }
+}
+
+fn block(requests: u64) -> Result<(), &'static str> {
+    let mut disk = Disk::open(DISK_SLOT, 0, 0x50, 16)?;
+    disk.verify(requests, 1)?;
+    disk.device.reset()
+}
+
+/// Each CPU drives a disk of its own, at the same time.
+fn smp() {
+    fn drive(cpu: u8) {
+        let disk = Disk::open(DISK_SLOT + cpu, u32::from(cpu), 0x50 + cpu, 8);
+        let name = if cpu == 0 { "smp-cpu0" } else { "smp-cpu1" };
+        check(name, disk.and_then(|mut disk| disk.verify(REQUESTS.load(Ordering::Relaxed), u64::from(cpu) + 7)));
+    }
+    cpu::start_second();
+    say!("ok smp-start");
+    cpu::on_both(|| drive(1), || drive(0));
+}
+
+/// Resets the disk again and again while it works; it must be whole afterwards.
+fn reset(requests: u64) -> Result<(), &'static str> {
+    for round in 0..8 {
+        let mut disk = Disk::open(DISK_SLOT, 0, 0x50, 32)?;
+        disk.verify(requests.min(32), round)?;
+        disk.leave_under_way();
+        disk.device.reset()?;
+    }
+    Disk::open(DISK_SLOT, 0, 0x50, 32)?.verify(requests, 99)
+}
+
+/// Works until the device's daemon is killed, and says so when the device asks for a reset.
+fn needs_reset() -> Result<(), &'static str> {
+    let mut disk = Disk::open(DISK_SLOT, 0, 0x50, 1)?;
+    disk.verify(16, 1)?;
+    say!("kill the daemon now");
+    for _ in 0..10_000_000_u64 {
+        if disk.device.needs_reset() {
+            let size: u64 = disk.device.config(0);
+            if size / 8 != disk.blocks {
+                return Err("config reads do not answer any more");
+            }
+            return disk.device.reset();
+        }
+    }
+    Err("the device never asked for a reset")
+}
