@@ -70,6 +70,17 @@ fn in_child(parent: u32, inherited: &[RawFd]) -> io::Result<()> {
     if unsafe { libc::getppid() }.cast_unsigned() != parent {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
+    // The VMM takes signals from a descriptor and blocks them; a daemon does not.
+    // SAFETY: all zeros are a valid set, made empty before its use; both calls only touch it.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        check(libc::sigemptyset(&raw mut none))?;
+        check(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &raw const none,
+            std::ptr::null_mut(),
+        ))?;
+    }
     // Everything the VMM opens is close-on-exec; this holds it to that, whatever a library did.
     // Kernels before 5.11 do not know the flag: then the first line is all there is.
     // SAFETY: close_range with integers; with this flag it closes nothing before exec.

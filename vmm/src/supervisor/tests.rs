@@ -115,6 +115,20 @@ fn stop_asks_first_and_kills_last() {
 }
 
 #[test]
+fn a_daemon_hears_signals_that_the_vmm_blocks() {
+    use nix::sys::signal::{SIGINT, SIGTERM, SigSet};
+    let blocked = SigSet::from_iter([SIGINT, SIGTERM]);
+    blocked.thread_block().unwrap();
+    let supervisor = Supervisor::start().unwrap();
+    blocked.thread_unblock().unwrap();
+    for signal in [SIGINT, SIGTERM] {
+        let process = supervisor.spawn(sh("exec sleep 1000")).unwrap();
+        process.signal(signal as i32);
+        assert_eq!(process.wait(LONG).unwrap().signal(), Some(signal as i32));
+    }
+}
+
+#[test]
 fn a_daemon_has_no_input_and_a_group_of_its_own() {
     let supervisor = Supervisor::start().unwrap();
     let script = "read line && echo input; [ $(ps -o pgid= -p $$) = $$ ] && echo group; exit 0";
