@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What the tests that run several pieces together share: where the built programs are.
+
+pub mod daemons;
+pub mod listening;

@@ -208,8 +208,14 @@ macro_rules! for_each_conformance_check {
 
 /// Makes a `#[test]` of every check of the kit, each over an endpoint of its own: the value of the
 /// given expression, evaluated in each test.
+///
+/// `conformance!(if available EXPRESSION)` takes an `Option`: where it is `None`, the expression has
+/// said why on stderr, and the tests pass.
 #[macro_export]
 macro_rules! conformance {
+    (if available $endpoint:expr) => {
+        $crate::for_each_conformance_check!(__conformance_tests! { available $endpoint; });
+    };
     ($endpoint:expr) => {
         $crate::for_each_conformance_check!(__conformance_tests! { $endpoint; });
     };
@@ -218,6 +224,19 @@ macro_rules! conformance {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_tests {
+    (available $endpoint:expr; $($module:ident::$name:ident,)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let Some(mut endpoint) = $endpoint else { return };
+                $crate::testing::run(
+                    stringify!($name),
+                    &mut endpoint,
+                    $crate::testing::$module::$name,
+                );
+            }
+        )*
+    };
     ($endpoint:expr; $($module:ident::$name:ident,)*) => {
         $(
             #[test]
