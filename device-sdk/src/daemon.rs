@@ -39,6 +39,8 @@ use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::device::Device;
+use crate::device::chain;
+use crate::ratelimit::RateLimit;
 use crate::session::{self, SessionError};
 use crate::signals::{Signals, Stop};
 
@@ -177,10 +179,15 @@ fn serve_socket<D: Device>(socket: &Socket, device: &mut D, stop: &Stop) -> Resu
         let Some(stream) = accepted else {
             return Ok(());
         };
-        info!("a frontend has connected");
+        debug!("a frontend has connected");
         match serve_stream(&stream, device, stop) {
-            Ok(()) => info!("the frontend has gone"),
-            Err(error) => report(&error),
+            Ok(()) => debug!("the frontend has gone"),
+            Err(error) => {
+                static LIMIT: RateLimit = RateLimit::new();
+                if let Some(unseen) = LIMIT.pass() {
+                    warn!("{}{unseen}", chain(&error));
+                }
+            }
         }
     }
 }
@@ -294,14 +301,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 /// Prints an error with its causes on stderr, one chain, each cause once:
 /// `error: cannot open disk.img: Permission denied (os error 13)`.
 pub fn report(error: &(dyn Error + 'static)) {
-    let mut line = format!("error: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    eprintln!("{line}");
+    eprintln!("error: {}", chain(error));
 }
 
 /// The exit code of `main`: 0, or [`report`] and 1.

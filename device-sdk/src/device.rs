@@ -5,6 +5,7 @@
 //! queue group has one thread of its own, which makes every call of its worker. The two never
 //! share the worker: [`Device::start`] makes it, the thread owns it, [`Device::stop`] gets it back.
 
+use std::error::Error;
 use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -35,7 +36,7 @@ pub enum DeviceError {
     },
     /// A device's own error.
     #[error(transparent)]
-    Other(Box<dyn std::error::Error + Send + Sync>),
+    Other(Box<dyn Error + Send + Sync>),
 }
 
 impl DeviceError {
@@ -48,9 +49,21 @@ impl DeviceError {
     }
 
     /// Wraps a device's own error.
-    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Other(error.into())
     }
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
 }
 
 /// Identity, features, configuration and queues of one device.

@@ -9,6 +9,8 @@
 mod chain;
 #[cfg(test)]
 mod compare;
+#[cfg(test)]
+mod cost;
 mod lease;
 mod notify;
 mod split;

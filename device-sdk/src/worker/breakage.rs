@@ -8,6 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing::error;
 
+use crate::device::chain;
+use crate::ratelimit::RateLimit;
+
 /// Whether the device is broken, and who is told when it becomes so.
 #[derive(Debug)]
 pub(crate) struct Breakage {
@@ -47,16 +50,17 @@ impl Breakage {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// Marks the device broken and signals every error eventfd. Said once per breakage: a guest
-    /// that breaks its rings again must reset the device first.
+    /// Marks the device broken and signals every error eventfd. Once per breakage: the device must
+    /// be reset before it can break again.
     pub(crate) fn mark(&self, cause: &(dyn Error + 'static)) {
+        static LIMIT: RateLimit = RateLimit::new();
         if self.broken.swap(true, Ordering::Relaxed) {
             return;
         }
-        error!(
-            cause = chain(cause),
-            "the device is broken until it is reset"
-        );
+        if let Some(unseen) = LIMIT.pass() {
+            let cause = chain(cause);
+            error!(cause, "the device is broken until it is reset{unseen}");
+        }
         let mut listeners = self
             .listeners
             .lock()
@@ -70,16 +74,4 @@ fn signal(listener: &mut Option<File>) {
         // A full counter is as loud as one more.
         let _ = listener.write(&1u64.to_ne_bytes());
     }
-}
-
-/// An error and its causes on one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }

@@ -27,6 +27,7 @@ use tracing::error;
 use crate::device::{DeviceError, Worker};
 use crate::memory::Memory;
 use crate::queue::{Queue, RingAddresses, RingError, RingStart};
+use crate::ratelimit::RateLimit;
 
 pub(crate) use breakage::Breakage;
 
@@ -232,7 +233,11 @@ fn apply(queues: &mut [Queue], change: Change) -> Result<Option<(usize, File)>, 
             for queue in queues {
                 if let Err(error) = queue.set_memory(Arc::clone(&memory)) {
                     // The frontend may send the ring's new addresses next.
-                    error!(queue = queue.index(), %error, "new memory lacks the ring: it stands still");
+                    static LIMIT: RateLimit = RateLimit::new();
+                    if let Some(unseen) = LIMIT.pass() {
+                        let queue = queue.index();
+                        error!(queue, %error, "new memory lacks the ring: it stands still{unseen}");
+                    }
                 }
             }
         }

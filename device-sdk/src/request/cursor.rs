@@ -1,84 +1,12 @@
-//! One descriptor chain as a device sees it: guest memory as volatile segments.
+//! Cursors over the bytes of a request, whatever way the driver has cut them into buffers.
 //!
-//! A [`Request`] is handed out by [`Queue::pop`](crate::Queue::pop) and must come back exactly
-//! once, by [`Queue::complete`](crate::Queue::complete) or
-//! [`Queue::give_back`](crate::Queue::give_back); both take it by value. Its memory stays mapped
-//! until then, also when the frontend replaces the memory table meanwhile, so the addresses may
-//! be handed to the kernel (`io_uring`, `readv`).
-//!
-//! The guest can change the bytes at any time: read a header once, into a value of your own,
-//! and check that value.
-#![allow(unsafe_code)] // Guest memory is reached through raw pointers; only this SDK makes them.
+//! A device must not care about that framing (virtio 1.2, section 2.7.4), so it never sees it here.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::fmt;
+use libc::iovec;
+use vm_memory::ByteValued;
 
-use libc::{c_void, iovec};
-use vm_memory::{ByteValued, VolatileSlice};
-
-/// A piece of guest memory, contiguous in this process. Same layout as `struct iovec`.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub struct Segment(iovec);
-
-// SAFETY: a segment is an address and a length; what may be done with it, and for how long, is
-// decided by the `Request` it belongs to.
-unsafe impl Send for Segment {}
-// SAFETY: as above; a shared segment only allows volatile access.
-unsafe impl Sync for Segment {}
-
-impl Segment {
-    /// # Safety
-    /// `len` bytes at `addr` must be mapped, readable and writable, for as long as the request
-    /// that will hold the segment lives.
-    pub(crate) unsafe fn new(addr: *mut u8, len: usize) -> Self {
-        Self(iovec {
-            iov_base: addr.cast::<c_void>(),
-            iov_len: len,
-        })
-    }
-
-    /// Host address of the first byte. Valid until the request is completed or given back.
-    pub fn addr(&self) -> *mut u8 {
-        self.0.iov_base.cast()
-    }
-
-    /// Length in bytes, never 0.
-    pub fn len(&self) -> usize {
-        self.0.iov_len
-    }
-
-    /// Always false for a segment of a request; here because `len` is.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The segment as the kernel's scatter-gather element.
-    pub fn iovec(&self) -> iovec {
-        self.0
-    }
-
-    /// The part from `skip` on, of at most `limit` bytes.
-    fn part(&self, skip: usize, limit: usize) -> Self {
-        let skip = skip.min(self.len());
-        Self(iovec {
-            iov_base: self.addr().wrapping_add(skip).cast(),
-            iov_len: self.len().saturating_sub(skip).min(limit),
-        })
-    }
-
-    fn volatile(&self) -> VolatileSlice<'_> {
-        // SAFETY: the segment's memory is mapped while the request lives (contract of `new`), and
-        // the borrow of `self` ends before that.
-        unsafe { VolatileSlice::new(self.addr(), self.len()) }
-    }
-}
-
-impl fmt::Debug for Segment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:p}+{:#x}", self.addr(), self.len())
-    }
-}
+use super::Segment;
 
 /// The guest's chain is shorter than what its device class asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -90,75 +18,9 @@ pub struct ShortRequest {
     pub have: usize,
 }
 
-/// One descriptor chain, taken from a queue and not yet answered.
-///
-/// `Send`, so that it may be worked on elsewhere, but only the queue that made it can take it
-/// back.
-#[must_use = "a request must be completed or given back, or the guest waits for ever"]
-pub struct Request {
-    /// Device-readable segments first, then the writable ones.
-    pub(crate) segments: Vec<Segment>,
-    /// How many of `segments` are device-readable.
-    pub(crate) readable: usize,
-    /// Index of the chain's first descriptor: its name in the used ring.
-    pub(crate) head: u16,
-    /// Where the chain stood in the available ring, as a free-running index.
-    pub(crate) position: u16,
-    /// Index of the queue it came from.
-    pub(crate) queue: u16,
-    /// The engine's name for the memory table that `segments` points into.
-    pub(crate) generation: u32,
-    /// Identity of the `Queue` it came from.
-    pub(crate) origin: u32,
-}
-
-impl Request {
-    /// Index of the chain's first descriptor, unique among the requests in flight on one queue
-    /// of a well-behaved guest. Below the queue size.
-    pub fn head(&self) -> u16 {
-        self.head
-    }
-
-    /// Index, within the device, of the queue the request came from.
-    pub fn queue(&self) -> u16 {
-        self.queue
-    }
-
-    /// The segments the device may read, in order.
-    pub fn readable(&self) -> &[Segment] {
-        self.segments.get(..self.readable).unwrap_or_default()
-    }
-
-    /// The segments the device may write, in order.
-    pub fn writable(&self) -> &[Segment] {
-        self.segments.get(self.readable..).unwrap_or_default()
-    }
-
-    /// A cursor at the start of the readable bytes.
-    pub fn reader(&self) -> Reader<'_> {
-        Reader(Span::new(self.readable()))
-    }
-
-    /// A cursor at the start of the writable bytes.
-    pub fn writer(&self) -> Writer<'_> {
-        Writer(Span::new(self.writable()))
-    }
-}
-
-impl fmt::Debug for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request")
-            .field("queue", &self.queue)
-            .field("head", &self.head)
-            .field("readable", &self.readable())
-            .field("writable", &self.writable())
-            .finish_non_exhaustive()
-    }
-}
-
 /// A run of bytes over several segments: what both cursors are made of.
 #[derive(Clone, Copy, Debug)]
-struct Span<'a> {
+pub(super) struct Span<'a> {
     segments: &'a [Segment],
     /// Bytes of the first segment that are behind the cursor.
     skip: usize,
@@ -167,7 +29,7 @@ struct Span<'a> {
 }
 
 impl<'a> Span<'a> {
-    fn new(segments: &'a [Segment]) -> Self {
+    pub(super) fn new(segments: &'a [Segment]) -> Self {
         let len = segments
             .iter()
             .fold(0usize, |sum, s| sum.saturating_add(s.len()));
@@ -226,6 +88,10 @@ impl<'a> Span<'a> {
 
 macro_rules! cursor_methods {
     () => {
+        pub(super) fn new(span: Span<'a>) -> Self {
+            Self(span)
+        }
+
         /// Bytes left between the cursor and the end.
         pub fn len(&self) -> usize {
             self.0.len
@@ -331,5 +197,115 @@ impl<'a> Writer<'a> {
     /// Writes one fixed-layout value, or nothing.
     pub fn write_obj<T: ByteValued>(&mut self, value: T) -> Result<(), ShortRequest> {
         self.write_all(value.as_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(unsafe_code, clippy::arithmetic_side_effects)]
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Segments of these lengths, one behind the other in `bytes`.
+    fn cut(bytes: &mut [u8], lens: &[usize]) -> Vec<Segment> {
+        let mut rest = bytes;
+        let mut segments = Vec::new();
+        for &len in lens {
+            let (piece, after) = rest.split_at_mut(len);
+            // SAFETY: the bytes outlive the test's segments and nobody else touches them.
+            segments.push(unsafe { Segment::new(piece.as_mut_ptr(), len) });
+            rest = after;
+        }
+        segments
+    }
+
+    proptest! {
+        /// Whatever the framing, a cursor is a cursor over the bytes put together.
+        #[test]
+        fn framing_does_not_matter(
+            lens in vec(1usize..40, 0..8),
+            steps in vec((0u8..4, 0usize..60), 0..12),
+        ) {
+            let total: usize = lens.iter().sum();
+            let text: Vec<u8> = (0..total).map(|n| n as u8).collect();
+            let mut memory = text.clone();
+            let segments = cut(&mut memory, &lens);
+            let mut reader = Reader::new(Span::new(&segments));
+            let mut model = &text[..];
+            for (step, count) in steps {
+                prop_assert_eq!(reader.len(), model.len());
+                let fits = count <= model.len();
+                match step {
+                    0 => {
+                        prop_assert_eq!(reader.skip(count).is_ok(), fits);
+                        model = &model[if fits { count } else { 0 }..];
+                    }
+                    1 => {
+                        let mut buf = vec![0; count];
+                        let read = reader.read(&mut buf);
+                        prop_assert_eq!(&buf[..read], &model[..count.min(model.len())]);
+                        model = &model[read..];
+                    }
+                    2 => {
+                        let mut buf = vec![0; count];
+                        prop_assert_eq!(reader.read_exact(&mut buf).is_ok(), fits);
+                        if fits {
+                            prop_assert_eq!(&buf[..], &model[..count]);
+                            model = &model[count..];
+                        }
+                    }
+                    _ => {
+                        let split = reader.split_last(count);
+                        prop_assert_eq!(split.is_ok(), fits);
+                        let Ok((front, mut last)) = split else { continue };
+                        let mut tail = vec![0; count];
+                        last.read_exact(&mut tail).unwrap();
+                        prop_assert_eq!(&tail[..], &model[model.len() - count..]);
+                        model = &model[..model.len() - count];
+                        reader = front;
+                    }
+                }
+            }
+            let left: usize = reader.segments().map(|piece| piece.len()).sum();
+            prop_assert_eq!(left, model.len());
+            prop_assert!(reader.segments().all(|piece| !piece.is_empty()));
+        }
+
+        /// Writes land where the cursor is, and nowhere else.
+        #[test]
+        fn writes_stay_in_place(
+            lens in vec(1usize..20, 1..6),
+            at in 0usize..50,
+            data in vec(any::<u8>(), 0..60),
+        ) {
+            let total: usize = lens.iter().sum();
+            let at = at.min(total);
+            let mut memory = vec![0xa5; total];
+            let segments = cut(&mut memory, &lens);
+            let mut writer = Writer::new(Span::new(&segments));
+            writer.skip(at).unwrap();
+            let all = writer.write_all(&data);
+            prop_assert_eq!(all.is_ok(), data.len() <= total - at);
+            if all.is_err() {
+                prop_assert_eq!(writer.write(&data), total - at);
+            }
+            let mut expected = vec![0xa5; total];
+            let count = data.len().min(total - at);
+            expected[at..at + count].copy_from_slice(&data[..count]);
+            prop_assert_eq!(memory, expected);
+        }
+    }
+
+    #[test]
+    fn a_short_request_says_what_was_needed() {
+        let mut memory = [0; 3];
+        let segments = cut(&mut memory, &[1, 2]);
+        let mut reader = Reader::new(Span::new(&segments));
+        let error = reader.read_obj::<u64>().unwrap_err();
+        assert_eq!(error, ShortRequest { need: 8, have: 3 });
+        assert_eq!(reader.read_obj::<u16>().unwrap(), 0);
     }
 }
