@@ -8,11 +8,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::device::{AsyncDevice, DeviceEvents, LocalFuture, Progress, QueueWorker, Ready, Worker};
+use crate::device::{
+    AsyncDevice, DeviceEvents, LocalFuture, Progress, QueueWorker, Ready, Watch, Worker,
+};
 use crate::driver::{Driver, Options, QueueOptions, Segment, raw as wire};
 use crate::queue::{Queue, RequestStream};
 use crate::request::Request;
@@ -32,6 +35,10 @@ enum Way {
     Spawned,
     /// Takes requests and holds them until it must stop; then it gives them back.
     Hoarding,
+    /// Answers one request for each count of an eventfd of its own.
+    Ticking,
+    /// Breaks with an error at the first request, holding it.
+    Failing,
     /// Panics at the first request.
     Panicking,
     /// Panics at the first request, at the simple level.
@@ -54,6 +61,7 @@ struct Inverter {
     way: Way,
     log: Sender<Told>,
     events: Sender<DeviceEvents>,
+    tick: Arc<EventFd>,
 }
 
 /// Answers with the readable bytes inverted, as far as there is room.
@@ -111,9 +119,10 @@ impl Device for Inverter {
             Way::Simple | Way::Spawned | Way::SimplyPanicking | Way::Dropping => {
                 Worker::asynchronous(Simple(way))
             }
-            Way::Fast | Way::Hoarding | Way::Panicking => Worker::queues(Fast {
+            _ => Worker::queues(Fast {
                 way,
                 held: Vec::new(),
+                tick: Arc::clone(&self.tick),
             }),
         })
     }
@@ -130,17 +139,49 @@ impl Device for Inverter {
 struct Fast {
     way: Way,
     held: Vec<Request>,
+    tick: Arc<EventFd>,
+}
+
+impl Fast {
+    /// Answers as many held requests as the eventfd has counted.
+    fn tick(&mut self, queues: &mut [Queue]) -> Result<Progress, DeviceError> {
+        let count = self.tick.read().unwrap_or(0).min(self.held.len() as u64);
+        for request in self.held.drain(..count as usize) {
+            let queue = queues.iter_mut().find(|q| q.index() == request.queue());
+            let written = invert(&request);
+            queue.unwrap().complete([(request, written)])?;
+        }
+        Ok(match (count, self.held.len()) {
+            (0, 0) => Progress::Idle,
+            (0, _) => Progress::Waiting,
+            _ => Progress::Worked,
+        })
+    }
 }
 
 impl QueueWorker for Fast {
-    fn run(&mut self, queues: &mut [Queue], _ready: Ready) -> Result<Progress, DeviceError> {
+    fn event_fds(&self) -> Vec<Watch<'_>> {
+        match self.way {
+            Way::Ticking => vec![Watch::readable(&*self.tick)],
+            _ => Vec::new(),
+        }
+    }
+
+    fn run(&mut self, queues: &mut [Queue], ready: Ready) -> Result<Progress, DeviceError> {
         let mut progress = Progress::Idle;
+        if self.way == Way::Ticking && ready.event(0) {
+            progress = self.tick(queues)?;
+        }
         for queue in queues {
             let mut done = Vec::new();
             while let Some(request) = queue.pop()? {
                 match self.way {
                     Way::Panicking => panic!("as it should"),
-                    Way::Hoarding => self.held.push(request),
+                    Way::Hoarding | Way::Ticking => self.held.push(request),
+                    Way::Failing => {
+                        self.held.push(request);
+                        return Err(DeviceError::other("as it should"));
+                    }
                     _ => {
                         let written = invert(&request);
                         done.push((request, written));
@@ -156,6 +197,9 @@ impl QueueWorker for Fast {
     }
 
     fn drain(&mut self, queues: &mut [Queue]) -> Result<Progress, DeviceError> {
+        if self.way == Way::Ticking {
+            return self.tick(queues);
+        }
         for request in self.held.drain(..) {
             let queue = queues.iter_mut().find(|q| q.index() == request.queue());
             queue.unwrap().give_back(request);
@@ -212,6 +256,7 @@ struct Served {
     thread: JoinHandle<Result<(), SessionError>>,
     log: Receiver<Told>,
     events: Receiver<DeviceEvents>,
+    tick: Arc<EventFd>,
 }
 
 impl Served {
@@ -219,12 +264,19 @@ impl Served {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (log, told) = channel();
         let (events, handle) = channel();
-        let mut device = Inverter { way, log, events };
+        let tick = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap());
+        let mut device = Inverter {
+            way,
+            log,
+            events,
+            tick: Arc::clone(&tick),
+        };
         let thread = std::thread::spawn(move || serve(&mut device, &theirs));
         let served = Self {
             thread,
             log: told,
             events: handle,
+            tick,
         };
         (served, ours)
     }
@@ -311,6 +363,46 @@ fn requests_given_back_are_left_to_the_next() {
     assert!(driver.queue(0).unwrap().poll().unwrap().is_none());
     drop(driver);
     served.end();
+}
+
+#[test]
+fn a_worker_is_woken_by_its_own_descriptors() {
+    let (served, mut driver) = Served::driven(Way::Ticking);
+    driver.start_queue(0, &QueueOptions::default()).unwrap();
+    let (_, segments) = chain(&mut driver, b"abc");
+    for token in 0..4 {
+        driver.queue(0).unwrap().submit(&segments, token).unwrap();
+    }
+    // A tick that comes before the requests are taken is lost, so there may be several.
+    while driver.queue(0).unwrap().poll().unwrap().is_none() {
+        served.tick.write(1).unwrap();
+        std::thread::yield_now();
+    }
+    // Stopping waits for what only the descriptor will end.
+    let tick = Arc::clone(&served.tick);
+    let ticking = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        tick.write(4).unwrap();
+    });
+    assert_eq!(driver.stop_queue(0).unwrap(), 4);
+    ticking.join().unwrap();
+    drop(driver);
+    served.end();
+}
+
+#[test]
+fn a_failed_worker_gives_back_what_it_held() {
+    let (served, mut driver) = Served::driven(Way::Failing);
+    driver.start_queue(0, &QueueOptions::default()).unwrap();
+    let (_, segments) = chain(&mut driver, b"abc");
+    driver.queue(0).unwrap().submit(&segments, 1).unwrap();
+    while driver.connection().status().unwrap() & STATUS_NEEDS_RESET == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(driver.stop_queue(0).unwrap(), 0);
+    drop(driver);
+    let told = served.end();
+    assert!(told.contains(&Told::Stopped(0)), "{told:?}");
 }
 
 #[test]
