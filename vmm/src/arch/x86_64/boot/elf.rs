@@ -19,6 +19,8 @@ const DATA_LSB: u8 = 1;
 const EM_386: u16 = 3;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
+/// Names the dynamic linker: in programs, never in kernels.
+const PT_INTERP: u32 = 3;
 const PT_NOTE: u32 = 4;
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the 32-bit physical entry.
 const NOTE_PHYS32_ENTRY: u32 = 18;
@@ -86,6 +88,9 @@ pub(super) fn parse<I: Image>(image: &mut I, size: u64) -> Result<ElfKernel, Boo
             memory_size: u64_at(header, 40),
         };
         match u32_at(header, 0) {
+            PT_INTERP => {
+                return Err(BootError::NotAKernel { found: "is a program or a library".into() });
+            }
             PT_LOAD if segment.memory_size > 0 => segments.push(check(segment, size)?),
             PT_NOTE if pvh_entry.is_none() && segment.file_size <= MAX_NOTES => {
                 let notes = read_at(image, segment.offset, segment.file_size, size)?;
