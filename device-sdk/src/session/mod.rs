@@ -101,11 +101,7 @@ pub fn serve<D: Device>(device: &mut D, stream: &UnixStream) -> Result<(), Sessi
         match handler.handle_request() {
             Ok(()) => {}
             Err(ProtocolError::ReqHandlerError(refused)) => {
-                static LIMIT: RateLimit = RateLimit::new();
-                if let Some(unseen) = LIMIT.pass() {
-                    let request = header.map(|header| header.request);
-                    warn!(?request, %refused, "request refused{unseen}");
-                }
+                warn_of(header, &refused);
             }
             Err(ProtocolError::Disconnected) => return Ok(()),
             Err(source) => {
@@ -115,6 +111,15 @@ pub fn serve<D: Device>(device: &mut D, stream: &UnixStream) -> Result<(), Sessi
                 });
             }
         }
+    }
+}
+
+/// Says that a request is answered with "no".
+fn warn_of(header: Option<Header>, refused: &dyn std::error::Error) {
+    static LIMIT: RateLimit = RateLimit::new();
+    if let Some(unseen) = LIMIT.pass() {
+        let request = header.map(|header| header.request);
+        warn!(?request, %refused, "request refused{unseen}");
     }
 }
 
@@ -134,6 +139,9 @@ fn known_to_crate(request: u32) -> bool {
                 | R::SET_BACKEND_REQ_FD
                 | R::IOTLB_MSG
                 | R::SET_VRING_ENDIAN
+                // QEMU enables a card's rings before it sends any features; the crate allows it
+                // only after them.
+                | R::SET_VRING_ENABLE
                 | R::CREATE_CRYPTO_SESSION
                 | R::CLOSE_CRYPTO_SESSION
                 | R::POSTCOPY_ADVISE
@@ -159,6 +167,13 @@ fn answer<D: Device>(stream: &UnixStream, state: &mut State<'_, D>) -> Result<()
             let status = message.u64().and_then(|value| u8::try_from(value).ok());
             status.map(|status| state.set_status(status)).is_some()
         }
+        raw::SET_VRING_ENABLE => match message.ring_state() {
+            Some((index, value @ (0 | 1))) => state
+                .set_enabled(index, value == 1)
+                .inspect_err(|refused| warn_of(Some(header), refused))
+                .is_ok(),
+            _ => false,
+        },
         raw::SET_BACKEND_REQ_FD => {
             let channel = message.fds.pop();
             channel.map(|fd| state.channel.open(fd)).is_some()

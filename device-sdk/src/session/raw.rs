@@ -13,6 +13,8 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
 
+/// `SET_VRING_ENABLE`, with a ring's index and 0 or 1.
+pub(super) const SET_VRING_ENABLE: u32 = 18;
 /// `SET_BACKEND_REQ_FD`: carries one end of the backend's own channel.
 pub(super) const SET_BACKEND_REQ_FD: u32 = 21;
 /// `SET_STATUS`, with the virtio device status as u64.
@@ -108,6 +110,13 @@ impl Message {
     pub(super) fn u64(&self) -> Option<u64> {
         let bytes = self.payload.as_slice().try_into().ok()?;
         Some(u64::from_ne_bytes(bytes))
+    }
+
+    /// The payload, if it is exactly two u32: a ring's index and a value.
+    pub(super) fn ring_state(&self) -> Option<(u32, u32)> {
+        let (index, value) = self.payload.split_first_chunk()?;
+        let value = value.try_into().ok()?;
+        Some((u32::from_ne_bytes(*index), u32::from_ne_bytes(value)))
     }
 }
 
