@@ -43,7 +43,17 @@ impl Fault {
         }
     }
 
-    /// The same for `KVM_EXIT_INTERNAL_ERROR`.
+    /// Says only what happened, where the vCPU itself cannot be asked.
+    pub(super) fn without_registers(vcpu: u32, what: String) -> Self {
+        Self {
+            vcpu,
+            what,
+            registers: None,
+            instruction: Vec::new(),
+        }
+    }
+
+    /// As [`of`](Self::of), for `KVM_EXIT_INTERNAL_ERROR`.
     pub(super) fn internal_error(vcpu: u32, fd: &mut VcpuFd, ram: &GuestRam) -> Self {
         let run = fd.get_kvm_run();
         debug_assert_eq!(run.exit_reason, KVM_EXIT_INTERNAL_ERROR);

@@ -31,6 +31,7 @@ impl BusDevice for Port {
 
     fn write(&self, _: u64, data: &[u8]) {
         for &byte in data {
+            assert_ne!(byte, b'!', "as the test wants");
             self.0.lock().unwrap().send(byte).unwrap();
         }
     }
@@ -210,6 +211,20 @@ fn an_internal_error_is_reported_with_its_instruction() {
     assert!(report.contains("suberror 1"), "{report}");
     assert!(report.contains("RIP 00000000d0000000"), "{report}");
     assert!(report.contains("RAX 00000000d0000000"), "{report}");
+}
+
+#[test]
+fn a_device_that_panics_is_a_fault_and_not_a_hang() {
+    // mov edx, 0x3f8; mov al, '!'; out dx, al
+    let code = [0xba, 0xf8, 0x03, 0x00, 0x00, 0xb0, b'!', 0xee, 0xf4];
+    let Some(mut guest) = Guest::start(1, &code, &[]) else {
+        return;
+    };
+    let (0, Stop::Fault(fault)) = guest.expect_stop() else {
+        panic!("no fault")
+    };
+    assert!(fault.to_string().contains("panicked"), "{fault}");
+    guest.vcpus.stop(WAIT);
 }
 
 #[test]

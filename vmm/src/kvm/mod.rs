@@ -12,6 +12,7 @@ mod line;
 mod routes;
 mod run;
 mod state;
+mod stats;
 mod system;
 mod vcpu;
 mod vcpus;

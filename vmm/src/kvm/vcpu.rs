@@ -1,5 +1,6 @@
 //! One vCPU: made, given its CPUID and its power-on state.
 
+use std::fs::File;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_lapic_state};
@@ -7,7 +8,7 @@ use kvm_ioctls::{Kvm, VcpuFd};
 
 use super::kick::ImmediateExit;
 use super::state::{VcpuState, resettable_msrs, write_msrs};
-use super::{KvmError, Vm};
+use super::{KvmError, Vm, stats};
 use crate::arch::x86_64::boot::EntryState;
 use crate::arch::x86_64::msr;
 
@@ -25,6 +26,8 @@ pub(super) struct Vcpu {
     pub(super) immediate_exit: ImmediateExit,
     fd: Mutex<VcpuFd>,
     power_on: VcpuState,
+    /// For those who watch from outside.
+    _stats: Option<File>,
 }
 
 impl Vcpu {
@@ -49,11 +52,13 @@ impl Vcpu {
             set_lapic_register(&mut power_on.lapic, LVT_LINT1, DELIVER_NMI);
         }
         let immediate_exit = ImmediateExit::of(&fd)?;
+        let stats = stats::open(&fd);
         Ok(Self {
             index,
             immediate_exit,
             fd: Mutex::new(fd),
             power_on,
+            _stats: stats,
         })
     }
 

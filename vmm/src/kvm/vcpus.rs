@@ -11,7 +11,7 @@ use vmm_sys_util::signal::Killable;
 
 use super::run::{Platform, Stop, step};
 use super::vcpu::Vcpu;
-use super::{KvmError, Vm, kick};
+use super::{Fault, KvmError, Vm, kick};
 use crate::arch::x86_64::boot::EntryState;
 
 /// Called on a vCPU's thread when that vCPU cannot go on. It then waits for the next
@@ -186,8 +186,25 @@ impl Gate {
     }
 }
 
+/// Tells the VM when a vCPU's thread unwinds: a device of ours panicked, and the guest would wait
+/// for this vCPU for ever.
+struct Unwinding<'a>(u32, &'a OnStop);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let what = "its thread panicked in the VMM; this is a bug, please report it".to_owned();
+            (self.1)(
+                self.0,
+                Stop::Fault(Box::new(Fault::without_registers(self.0, what))),
+            );
+        }
+    }
+}
+
 /// A vCPU's thread.
 fn run(vcpu: &Vcpu, gate: &Gate, platform: &Platform, on_stop: &OnStop) {
+    let _unwinding = Unwinding(vcpu.index, on_stop);
     let mut held = None;
     while let Some(round) = gate.pass(held) {
         let stop = {

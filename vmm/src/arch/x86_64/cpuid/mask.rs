@@ -25,7 +25,7 @@ pub(super) fn apply(table: &mut Table, toggles: &[FeatureToggle]) -> Result<(), 
     Ok(())
 }
 
-fn hide(table: &mut Table, name: &str) {
+pub(super) fn hide(table: &mut Table, name: &str) {
     bits(name).for_each(|bit| table.clear(bit));
     for (_, dependents) in NEEDED_BY.iter().filter(|(needed, _)| *needed == name) {
         dependents

@@ -178,6 +178,25 @@ fn amx_state_is_kept_whole_or_taken_whole() {
 }
 
 #[test]
+fn amx_without_permission_is_no_amx() {
+    // What KVM says to a process that may not use AMX: the feature, but not its state.
+    let mut host = intel();
+    host.retain(|e| e.function != 0xd || !matches!(e.index, 17 | 18));
+    host.iter_mut()
+        .find(|e| e.function == 0xd && e.index == 0)
+        .unwrap()
+        .eax = 0x2e7;
+    let table = guest(&host, 0, 1, "");
+    assert_eq!(
+        leaf(&table, 7, 0)[3] >> 22 & 0b1101,
+        0,
+        "amx-bf16, amx-tile, amx-int8"
+    );
+    assert!(table.get(0x1d, 1).is_none());
+    assert_eq!(leaf(&table, 0xd, 0)[0], 0x2e7);
+}
+
+#[test]
 fn hiding_xsave_hides_all_that_needs_it() {
     for host in [intel(), amd()] {
         let table = guest(&host, 0, 1, "-xsave");

@@ -2,6 +2,7 @@
 
 use super::Table;
 use super::features::bits;
+use super::mask::hide;
 
 const LEAF: u32 = 0xd;
 /// x87 and SSE are there wherever XSAVE is.
@@ -21,8 +22,13 @@ const COMPONENTS: [(&str, &[u32]); 8] = [
     ("amx-tile", &[17, 18]),
 ];
 
-/// Takes out the state components whose feature is not there (all, without XSAVE).
+/// Features that a guest cannot use unless XCR0 can hold their state.
+const NEED_STATE: [&str; 5] = ["avx", "mpx", "avx512f", "pku", "amx-tile"];
+
+/// Hides features whose state KVM will not keep (AMX, where this process may not use it), and
+/// takes out the state components whose feature is not there (all, without XSAVE).
 pub(super) fn agree_with_features(table: &mut Table) {
+    hide_without_state(table);
     let has = |name| bits(name).any(|bit| table.has(bit));
     if !has("xsave") {
         return table.remove(LEAF);
@@ -60,5 +66,22 @@ pub(super) fn agree_with_features(table: &mut Table) {
         // ECX is for all components; EBX, for those switched on, KVM keeps up to date itself.
         leaf.ecx = end;
         leaf.ebx = end;
+    }
+}
+
+fn hide_without_state(table: &mut Table) {
+    let kept = table
+        .get(LEAF, 0)
+        .map_or(0, |leaf| u64::from(leaf.edx) << 32 | u64::from(leaf.eax));
+    for (name, components) in COMPONENTS
+        .iter()
+        .filter(|(name, _)| NEED_STATE.contains(name))
+    {
+        if components
+            .iter()
+            .any(|component| kept & 1 << component == 0)
+        {
+            hide(table, name);
+        }
     }
 }
