@@ -103,6 +103,13 @@ impl Arena {
         self.next.push((addr, addr + size));
     }
 
+    /// Stops using what is no longer part of `memory`.
+    pub fn remove(&mut self, memory: &GuestMemory) {
+        let layout = memory.layout();
+        self.next
+            .retain(|&(_, end)| layout.iter().any(|&(addr, size)| addr + size == end));
+    }
+
     /// `len` zeroed or previously untouched bytes on a boundary of `align` (a power of two) bytes,
     /// from the first region that has them.
     pub fn take(

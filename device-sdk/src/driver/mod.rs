@@ -152,6 +152,14 @@ impl Driver {
         Ok(())
     }
 
+    /// Takes a region away and hands the device the new table, while it runs. Nothing the driver
+    /// still uses may lie in it.
+    pub fn remove_memory(&mut self, addr: u64) -> Result<()> {
+        self.memory.remove(addr);
+        self.arena.remove(&self.memory);
+        self.connection.set_memory(&self.memory)
+    }
+
     /// Makes the rings of a queue and tells the device all but the kick eventfd: not started.
     pub fn describe_queue(&mut self, index: u16, options: &QueueOptions) -> Result<&mut Queue> {
         let layout = RingLayout::new(options.size);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use vhost::vhost_user::VhostUserProtocolFeatures;
 
-use super::{Bench, Endpoint, Outcome, Setup, ensure};
-use crate::driver::{DriverError, QueueOptions};
+use super::{Bench, CANARY, Endpoint, Outcome, Setup, ensure};
+use crate::driver::{DriverError, QueueOptions, Segment};
 
 /// GET_VRING_BASE of an idle queue is the count of what it completed; asked again it is the same;
 /// and started there, the queue goes on.
@@ -69,6 +69,63 @@ pub fn loses_nothing_when_stopped_with_requests_in_flight(endpoint: &mut dyn End
         );
     }
     Ok(())
+}
+
+/// Each other queue, in the probe's group or not, stops and resumes without the probe's noticing.
+pub fn stops_one_queue_while_others_run(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::start(endpoint, Setup::default())?;
+    let running = bench.expected.running.clone();
+    for index in 0..bench.expected.queues {
+        if !running.contains(&index) {
+            let options = bench.queue_options(index);
+            bench.driver.start_queue(index, &options)?;
+        }
+    }
+    let probe = bench.expected.probe.queue;
+    for index in (0..bench.expected.queues).filter(|index| *index != probe) {
+        bench.submit(20)?;
+        let base = bench.driver.stop_queue(index)?;
+        ensure!(
+            base == 0,
+            "queue {index}, which was given nothing, stopped at {base}"
+        );
+        bench.collect(20)?;
+        bench.round_trips(3)?;
+        bench.driver.resume_queue(index, base)?;
+        bench.round_trips(3)?;
+    }
+    Ok(())
+}
+
+/// A buffer that is posted for what may come is not lost by a stop: the queue stops at the last one
+/// it completed. So it does on the queues that run beside the probe's: the receive queues.
+pub fn gives_back_buffers_it_has_no_use_for_yet(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::start(endpoint, Setup::default())?;
+    let buffer = bench.driver.allocate(2048, 64)?;
+    for index in bench.expected.running.clone() {
+        if index == bench.expected.probe.queue {
+            continue;
+        }
+        for round in 0..5 {
+            let queue = bench.driver.queue(index)?;
+            if round == 0 {
+                for token in 0..8 {
+                    let segment = Segment::writable(buffer.addr() + token * 256, 256);
+                    queue.add(&[segment], token).map_err(DriverError::from)?;
+                }
+            }
+            queue.flush()?;
+            bench.round_trips(2)?;
+            let base = bench.driver.stop_queue(index)?;
+            let used = bench.driver.queue(index)?.ring().device_used();
+            ensure!(
+                base == used,
+                "queue {index} stopped at {base} with the used index at {used}"
+            );
+            bench.driver.resume_queue(index, base)?;
+        }
+    }
+    bench.round_trips(2)
 }
 
 /// Rings begin where SET_VRING_BASE says, and indices wrap.
@@ -265,7 +322,8 @@ pub fn survives_disconnects_at_any_moment(endpoint: &mut dyn Endpoint) -> Outcom
 /// Memory that is added while the device runs can be used at once, and what it had stays.
 pub fn follows_memory_that_changes(endpoint: &mut dyn Endpoint) -> Outcome {
     let mut bench = Bench::start(endpoint, Setup::default())?;
-    for i in 0..3u64 {
+    // Eight regions in all, which every vhost-user device takes.
+    for i in 0..6u64 {
         bench.round_trips(5)?;
         bench.submit(10)?;
         let addr = (16 + i) << 30;
@@ -274,4 +332,37 @@ pub fn follows_memory_that_changes(endpoint: &mut dyn Endpoint) -> Outcome {
         bench.probe_from(addr)?;
     }
     bench.round_trips(5)
+}
+
+/// Memory that was taken away is not touched any more, and costs no more than the device.
+pub fn forgets_memory_that_is_taken_away(endpoint: &mut dyn Endpoint) -> Outcome {
+    let mut bench = Bench::start(endpoint, Setup::default())?;
+    let addr = 16 << 30;
+    bench.driver.add_memory(addr, 1 << 20)?;
+    bench.probe_from(addr)?;
+    let gone = bench
+        .driver
+        .memory()
+        .window(addr, 4096)
+        .map_err(DriverError::from)?;
+    bench.driver.remove_memory(addr)?;
+    bench.round_trips(3)?;
+    // What the device would read stays readable; what it would write is gone.
+    gone.fill(CANARY);
+    let (readable, _) = bench.fill(0);
+    let mut chain = vec![Segment::readable(readable.addr(), readable.len() as u32)];
+    chain.push(Segment::writable(addr, bench.expected.probe.writable));
+    chain.retain(|segment| segment.len > 0);
+    if bench.expected.probe.writable == 0 {
+        chain = vec![Segment::readable(addr, readable.len() as u32)];
+    }
+    bench.queue()?.submit(&chain, 0)?;
+    bench.settle(|_| Ok(false))?;
+    let touched = gone
+        .to_vec(0, gone.len())
+        .iter()
+        .any(|byte| *byte != CANARY);
+    ensure!(!touched, "the device wrote into memory that was taken away");
+    bench.reset()?;
+    bench.round_trips(3)
 }

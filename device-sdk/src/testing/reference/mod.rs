@@ -43,6 +43,10 @@ pub(super) enum Fault {
     StopsAtZero,
     /// It says that it took one more than it completed when stopped.
     TakesOneMore,
+    /// When one queue stops, all do.
+    StopsAll,
+    /// It keeps memory that was taken away.
+    KeepsAllMemory,
     /// It starts at 0, whatever it is told.
     StartsAtZero,
     /// It keeps the first ring it was given.
@@ -97,7 +101,7 @@ pub(super) enum Fault {
 
 /// The largest ring it takes.
 const SIZE: u16 = 256;
-const QUEUES: usize = 2;
+const QUEUES: usize = 3;
 const CONFIG: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 /// The reference device, sound or not, as an endpoint.
@@ -153,7 +157,7 @@ impl Endpoint for Reference {
             config_len: CONFIG.len() as u32,
             queues: QUEUES as u16,
             max_queue_size: SIZE,
-            running: vec![0],
+            running: vec![0, 1],
             probe: Probe {
                 queue: 0,
                 readable: (0..40).collect(),

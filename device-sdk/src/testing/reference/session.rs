@@ -265,7 +265,12 @@ impl VhostUserBackendReqHandlerMut for Device {
         files: Vec<File>,
         _postcopy: Option<bool>,
     ) -> Result<Option<Vec<u64>>> {
-        if self.fault == Fault::KeepsFirstMemory && self.memory.is_some() {
+        let keeps = match self.fault {
+            Fault::KeepsFirstMemory => self.memory.is_some(),
+            Fault::KeepsAllMemory => regions.len() < self.regions.len(),
+            _ => false,
+        };
+        if keeps {
             return Ok(None);
         }
         let mapped = regions.iter().zip(files).map(|(region, file)| {
@@ -336,6 +341,12 @@ impl VhostUserBackendReqHandlerMut for Device {
         };
         vring.running = false;
         vring.kick = None;
+        if fault == Fault::StopsAll {
+            for vring in &mut self.vrings {
+                vring.running = false;
+                vring.kick = None;
+            }
+        }
         Ok(VhostUserVringState::new(index, base.into()))
     }
 
