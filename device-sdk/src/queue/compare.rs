@@ -17,6 +17,7 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 use super::split::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
 use super::*;
 use crate::memory::{Region, RegionLayout};
+use crate::request::Segment;
 
 /// Guest address and length of each region: two that touch, and one apart.
 const REGIONS: [(u64, usize); 3] = [(0, 0x8000), (0x8000, 0x8000), (0x4_0000, 0x8000)];
@@ -363,7 +364,7 @@ proptest! {
             // Not completed: that would write into the bytes under test.
             queue.give_back(request);
             let request = queue.returned.pop_front().unwrap();
-            queue.leases.release(request.generation);
+            queue.leases.release(request.chain.generation);
         }
         queue.arm();
         queue.stop();

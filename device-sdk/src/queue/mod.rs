@@ -31,7 +31,7 @@ pub(crate) use stream::SharedGroup;
 pub use stream::{RequestStream, StreamRequest};
 
 use crate::memory::{Memory, Window};
-use crate::request::{Request, Segment};
+use crate::request::{Chain, Request};
 use chain::Walk;
 use lease::Leases;
 use notify::Notify;
@@ -131,7 +131,9 @@ pub struct Queue {
     leases: Leases,
     window: Window,
     notify: Notify,
-    pool: Vec<Vec<Segment>>,
+    /// Emptied chains, for reuse.
+    #[allow(clippy::vec_box)] // They move between here and requests as pointers.
+    pool: Vec<Box<Chain>>,
 }
 
 impl Queue {
@@ -214,15 +216,15 @@ impl Queue {
             }
         }
         let head = ring.avail_head(self.next);
-        let mut segments = self.pool.pop().unwrap_or_default();
+        let mut chain = self.pool.pop().unwrap_or_default();
         let walked = Walk {
             memory: self.leases.memory(),
             window: &mut self.window,
             indirect: self.start.is_some_and(|start| start.indirect),
             limit: ring.size().max(chain::MAX_DESCRIPTORS),
         }
-        .run(ring.table(), head, &mut segments);
-        let readable = walked.map_err(|source| {
+        .run(ring.table(), head, &mut chain.segments);
+        chain.readable = walked.map_err(|source| {
             self.phase = Phase::Broken;
             QueueError::Chain {
                 queue: self.index,
@@ -233,15 +235,12 @@ impl Queue {
         let position = self.next;
         self.next = position.wrapping_add(1);
         self.leases.take();
-        Ok(Some(Request {
-            segments,
-            readable,
-            head,
-            position,
-            queue: self.index,
-            generation: self.leases.generation(),
-            origin: self.origin,
-        }))
+        chain.head = head;
+        chain.position = position;
+        chain.queue = self.index;
+        chain.generation = self.leases.generation();
+        chain.origin = self.origin;
+        Ok(Some(Request { chain }))
     }
 
     /// Answers requests, each with the number of bytes written to it (which says nothing about
@@ -256,20 +255,19 @@ impl Queue {
     ) -> Result<(), QueueError> {
         let old = self.used;
         let mut foreign = false;
-        for (mut request, written) in done {
-            if request.origin != self.origin {
+        for (Request { mut chain }, written) in done {
+            if chain.origin != self.origin {
                 foreign = true;
                 continue;
             }
             if let Some(ring) = &self.ring {
-                ring.write_used(self.used, request.head, written);
+                ring.write_used(self.used, chain.head, written);
                 self.used = self.used.wrapping_add(1);
             }
-            self.leases.release(request.generation);
-            let mut segments = std::mem::take(&mut request.segments);
-            if segments.capacity() <= POOLED_SEGMENTS {
-                segments.clear();
-                self.pool.push(segments);
+            self.leases.release(chain.generation);
+            if chain.segments.capacity() <= POOLED_SEGMENTS {
+                chain.segments.clear();
+                self.pool.push(chain);
             }
         }
         if self.used != old
@@ -287,7 +285,7 @@ impl Queue {
     /// Returns a request nobody has acted on. It is popped again next, or left to whoever serves
     /// the queue after this worker has stopped.
     pub fn give_back(&mut self, request: Request) {
-        if request.origin != self.origin {
+        if request.chain.origin != self.origin {
             warn!(
                 queue = self.index,
                 "a request of another queue was given back here"
@@ -295,7 +293,7 @@ impl Queue {
             return;
         }
         // Oldest first, however they come back.
-        let age = |r: &Request| self.next.wrapping_sub(r.position);
+        let age = |r: &Request| self.next.wrapping_sub(r.chain.position);
         let at = self.returned.partition_point(|r| age(r) > age(&request));
         self.returned.insert(at, request);
     }
@@ -408,6 +406,7 @@ impl Queue {
     /// behind the last chain completed, before those given back.
     pub(crate) fn stop(&mut self) -> u16 {
         while let Some(last) = self.returned.pop_back() {
+            let last = last.chain;
             if last.position == self.next.wrapping_sub(1) {
                 self.next = last.position;
             } else {

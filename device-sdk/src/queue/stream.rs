@@ -6,6 +6,7 @@ use std::fmt;
 use std::mem;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 use tokio::sync::Notify;
 use tracing::warn;
@@ -191,17 +192,11 @@ impl Deref for StreamRequest {
     type Target = Request;
 
     fn deref(&self) -> &Request {
-        static ANSWERED: Request = Request {
-            segments: Vec::new(),
-            readable: 0,
-            head: 0,
-            position: 0,
-            queue: 0,
-            generation: 0,
-            origin: 0,
-        };
+        static ANSWERED: LazyLock<Request> = LazyLock::new(|| Request {
+            chain: Box::default(),
+        });
         // Answering takes the value, so nobody can look at one that is.
-        self.request.as_ref().unwrap_or(&ANSWERED)
+        self.request.as_ref().unwrap_or_else(|| &ANSWERED)
     }
 }
 

@@ -91,6 +91,13 @@ impl fmt::Debug for Segment {
 /// back.
 #[must_use = "a request must be completed or given back, or the guest waits for ever"]
 pub struct Request {
+    /// Boxed so that a request moves at the cost of a pointer; the queue keeps the boxes for reuse.
+    pub(crate) chain: Box<Chain>,
+}
+
+/// What the engine keeps of a chain in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
     /// Device-readable segments first, then the writable ones.
     pub(crate) segments: Vec<Segment>,
     /// How many of `segments` are device-readable.
@@ -111,22 +118,24 @@ impl Request {
     /// Index of the chain's first descriptor, unique among the requests in flight on one queue
     /// of a well-behaved guest. Below the queue size.
     pub fn head(&self) -> u16 {
-        self.head
+        self.chain.head
     }
 
     /// Index, within the device, of the queue the request came from.
     pub fn queue(&self) -> u16 {
-        self.queue
+        self.chain.queue
     }
 
     /// The segments the device may read, in order.
     pub fn readable(&self) -> &[Segment] {
-        self.segments.get(..self.readable).unwrap_or_default()
+        let chain = &self.chain;
+        chain.segments.get(..chain.readable).unwrap_or_default()
     }
 
     /// The segments the device may write, in order.
     pub fn writable(&self) -> &[Segment] {
-        self.segments.get(self.readable..).unwrap_or_default()
+        let chain = &self.chain;
+        chain.segments.get(chain.readable..).unwrap_or_default()
     }
 
     /// A cursor at the start of the readable bytes.
@@ -143,8 +152,8 @@ impl Request {
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
-            .field("queue", &self.queue)
-            .field("head", &self.head)
+            .field("queue", &self.queue())
+            .field("head", &self.head())
             .field("readable", &self.readable())
             .field("writable", &self.writable())
             .finish_non_exhaustive()
