@@ -168,7 +168,9 @@ fn carry(
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let people = &cli.people;
+        // "note:" is what the VMM passes on to the person who started it.
         if let Some(path) = &people.attach {
+            println!("note: {} is at {}", cli.name, path.display());
             return converse(guest, Attach::listen(path)?, ending).await;
         }
         if let Some(path) = &people.file {
@@ -179,7 +181,7 @@ fn carry(
         }
         if people.pty {
             let (pty, name) = Pty::open()?;
-            println!("{} is at {}", cli.name, name.display());
+            println!("note: {} is at {}", cli.name, name.display());
             return converse(guest, pty, ending).await;
         }
         let events = events.clone();

@@ -217,7 +217,7 @@ fn a_pty_is_named_and_carries_both_ways() {
     let mut console = Console::spawn(&["--pty", "--name", "console0"], None);
     let mut words = console.child.stdout.take().unwrap();
     let said = expect(&mut words, "\n");
-    let name = said.trim().strip_prefix("console0 is at ").unwrap();
+    let name = said.trim().strip_prefix("note: console0 is at ").unwrap();
     console.guest.write_all(b"before anybody came\n").unwrap();
     let mut person = std::fs::File::options()
         .read(true)

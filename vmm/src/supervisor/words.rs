@@ -10,6 +10,8 @@ const LINE_MAX: usize = 1024;
 /// Lines logged within one `WINDOW`; the rest are counted.
 const LOGGED: u32 = 100;
 const WINDOW: Duration = Duration::from_secs(1);
+/// What follows is for the person who started the VM, whatever the log level: where a console is.
+const NOTICE: &str = "note: ";
 
 /// The words of one daemon. It is distrusted: lines are cut, control characters replaced and the
 /// log is rate-limited.
@@ -92,7 +94,9 @@ impl Words {
         if self.logged > LOGGED {
             return;
         }
-        if is_complaint(line) {
+        if let Some(notice) = line.strip_prefix(NOTICE) {
+            eprintln!("outboard: {notice}");
+        } else if is_complaint(line) {
             tracing::warn!(device = self.id, "{line}");
         } else {
             tracing::info!(device = self.id, "{line}");
@@ -100,14 +104,13 @@ impl Words {
     }
 }
 
-/// Whether the line should be seen at the default log level: the levels as `tracing` prints them,
-/// and the line with which our daemons end.
+/// Whether the line should be seen at the default log level: the levels as `tracing` prints them.
+/// The `error:` with which a daemon ends is not among them, since whoever tells of its end quotes
+/// it.
 fn is_complaint(line: &str) -> bool {
-    line.starts_with("error:")
-        || line
-            .split_whitespace()
-            .take(3)
-            .any(|word| matches!(word, "ERROR" | "WARN"))
+    line.split_whitespace()
+        .take(3)
+        .any(|word| matches!(word, "ERROR" | "WARN"))
 }
 
 /// Text that cannot move the cursor of the terminal it is shown on.
@@ -162,7 +165,7 @@ mod tests {
         assert!(is_complaint(
             "2026-01-01T00:00:00Z  WARN outboard_block: slow"
         ));
-        assert!(is_complaint("error: cannot open disk.img"));
+        assert!(!is_complaint("error: cannot open disk.img"));
         assert!(!is_complaint(
             "2026-01-01T00:00:00Z  INFO outboard_block: no ERROR today"
         ));
