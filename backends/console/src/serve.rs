@@ -170,8 +170,9 @@ fn carry(
         let people = &cli.people;
         // "note:" is what the VMM passes on to the person who started it.
         if let Some(path) = &people.attach {
+            let attach = Attach::listen(path)?;
             println!("note: {} is at {}", cli.name, path.display());
-            return converse(guest, Attach::listen(path)?, ending).await;
+            return converse(guest, attach, ending).await;
         }
         if let Some(path) = &people.file {
             return converse(guest, File::open(path)?, ending).await;
