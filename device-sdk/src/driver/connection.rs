@@ -131,8 +131,9 @@ impl Connection {
 
     /// Owns the device and accepts what is offered, wanted, and known to this driver.
     ///
-    /// `features` and `protocol` say what is wanted. `PROTOCOL_FEATURES` must be offered: rings
-    /// cannot be enabled one by one without it. `VERSION_1` must be offered too.
+    /// `features` and `protocol` say what is wanted; `PROTOCOL_FEATURES` and `VERSION_1` must be
+    /// offered. With no `protocol` wanted at all this is a frontend that knows no protocol
+    /// features: then rings are enabled from their start.
     pub fn negotiate(
         &mut self,
         features: u64,
@@ -157,10 +158,13 @@ impl Connection {
             "GET_PROTOCOL_FEATURES",
             VhostUserFrontend::get_protocol_features,
         )?;
+        let simple = protocol.is_empty();
         let protocol = offered_protocol & protocol & known_protocol;
-        self.call("SET_PROTOCOL_FEATURES", |f| {
-            f.set_protocol_features(protocol)
-        })?;
+        if !simple {
+            self.call("SET_PROTOCOL_FEATURES", |f| {
+                f.set_protocol_features(protocol)
+            })?;
+        }
         self.call("SET_OWNER", |f| f.set_owner())?;
         self.reply_ack = protocol.contains(VhostUserProtocolFeatures::REPLY_ACK);
         if self.reply_ack {
@@ -177,8 +181,13 @@ impl Connection {
             self.call("SET_BACKEND_REQ_FD", |f| f.set_backend_request_fd(&theirs))?;
             self.notices = Some(notices);
         }
-        let needed = F_PROTOCOL_FEATURES | F_VERSION_1;
-        let features = offered & (features & !F_RING_PACKED | needed);
+        let needed = if simple {
+            F_VERSION_1
+        } else {
+            F_VERSION_1 | F_PROTOCOL_FEATURES
+        };
+        let unwanted = if simple { F_PROTOCOL_FEATURES } else { 0 } | F_RING_PACKED;
+        let features = offered & (features & !unwanted | needed);
         self.set_features(features)?;
         Ok(Negotiated {
             offered,

@@ -37,7 +37,7 @@ pub use memory::{GuestMemory, Window};
 pub use queue::Queue;
 pub use ring::{Segment, Used};
 
-use connection::{F_EVENT_IDX, F_INDIRECT_DESC};
+use connection::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES};
 use layout::{Arena, DESCRIPTOR_SIZE, RING_ALIGN, RingLayout};
 use ring::{IndirectTables, SplitRing};
 
@@ -48,7 +48,8 @@ pub struct Options {
     pub memory: Vec<(u64, u64)>,
     /// The virtio features wanted, of those offered.
     pub features: u64,
-    /// The protocol features wanted, of those offered and known to the driver.
+    /// The protocol features wanted, of those offered and known to the driver. With none wanted,
+    /// this is a frontend that knows no protocol features.
     pub protocol: VhostUserProtocolFeatures,
     /// How long the device may take to answer a vhost-user request.
     pub limit: Duration,
@@ -196,6 +197,9 @@ impl Driver {
     pub fn ready_queue(&mut self, index: u16) -> Result<()> {
         let queue = slot(&mut self.queues, index)?;
         self.connection.start_queue(queue)?;
+        if self.negotiated.features & F_PROTOCOL_FEATURES == 0 {
+            return Ok(());
+        }
         self.connection.enable_queue(index, true)
     }
 

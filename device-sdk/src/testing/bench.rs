@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
+
 use super::{CANARY, Endpoint, Expected, Failure, Outcome, ensure};
 use crate::driver::connection::{
     Connection, F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_VERSION_1,
@@ -14,6 +16,8 @@ use crate::driver::{Driver, DriverError, Options, Queue, QueueOptions, Segment, 
 pub struct Setup {
     /// Virtio features wanted, of those offered.
     pub features: u64,
+    /// Protocol features wanted, of those offered; none for a frontend that knows none.
+    pub protocol: Protocol,
     /// Entries in the probe's ring.
     pub size: u16,
     /// The index the probe's ring begins at.
@@ -27,6 +31,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             features: u64::MAX,
+            protocol: Protocol::all(),
             size: 64,
             base: 0,
             indirect: 0,
@@ -82,6 +87,7 @@ impl Bench {
         let limit = endpoint.limit();
         let options = Options {
             features: setup.features,
+            protocol: setup.protocol,
             limit,
             ..Options::default()
         };

@@ -164,6 +164,7 @@ macro_rules! for_each_conformance_check {
         $crate::$callback! { $($prefix)*
             negotiation::offers_what_every_device_must,
             negotiation::works_with_every_subset_of_ring_features,
+            negotiation::works_with_fewer_protocol_features,
             negotiation::refuses_features_it_did_not_offer,
             negotiation::does_what_its_protocol_features_say,
             protocol::answers_unknown_requests_with_a_refusal,

@@ -23,6 +23,7 @@ fn catches(fault: Fault, check: Check) {
 caught! {
     offers_less: OffersLess by negotiation::offers_what_every_device_must,
     needs_event_idx: NeedsEventIdx by negotiation::works_with_every_subset_of_ring_features,
+    waits_for_enable: WaitsForEnable by negotiation::works_with_fewer_protocol_features,
     takes_any_feature: TakesAnyFeature by negotiation::refuses_features_it_did_not_offer,
     refuses_reset: RefusesReset by negotiation::does_what_its_protocol_features_say,
     hangs_up: HangsUpOnUnknown by protocol::answers_unknown_requests_with_a_refusal,

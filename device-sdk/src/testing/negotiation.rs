@@ -2,7 +2,7 @@
 
 use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
 
-use super::{Bench, Endpoint, Outcome, Setup, ensure};
+use super::{Bench, Endpoint, Failure, Outcome, Setup, ensure};
 use crate::driver::DriverError;
 use crate::driver::connection::{
     F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_RING_PACKED, F_VERSION_1,
@@ -46,6 +46,31 @@ pub fn works_with_every_subset_of_ring_features(endpoint: &mut dyn Endpoint) -> 
         .round_trips(20)?;
     }
     Bench::start(endpoint, Setup::bare())?.round_trips(20)
+}
+
+/// It can be used by a frontend that takes only some protocol features, and by one that knows
+/// none, whose rings are enabled from their start.
+pub fn works_with_fewer_protocol_features(endpoint: &mut dyn Endpoint) -> Outcome {
+    let all = Protocol::all();
+    for protocol in [
+        all - Protocol::REPLY_ACK,
+        all - Protocol::BACKEND_REQ - Protocol::STATUS,
+        Protocol::REPLY_ACK,
+        Protocol::CONFIG,
+        Protocol::empty(),
+    ] {
+        let mut bench = Bench::start(
+            endpoint,
+            Setup {
+                protocol,
+                ..Setup::default()
+            },
+        )?;
+        let trips = bench.round_trips(20).and_then(|()| bench.reset());
+        let again = trips.and_then(|()| bench.round_trips(20));
+        again.map_err(|failure| Failure::new(format!("with {protocol:?}: {failure}")))?;
+    }
+    Ok(())
 }
 
 /// Accepting a feature that is not offered is an error, and costs no more than the connection.

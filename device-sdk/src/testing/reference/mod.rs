@@ -21,6 +21,8 @@ pub(super) enum Fault {
     OffersLess,
     /// It breaks down without event indices.
     NeedsEventIdx,
+    /// It waits for a ring to be enabled also by a frontend that does not know how.
+    WaitsForEnable,
     /// It takes feature bits it does not offer.
     TakesAnyFeature,
     /// It offers `RESET_DEVICE` and refuses it.

@@ -181,7 +181,9 @@ impl Device {
         for vring in &mut self.vrings {
             let described = vring.ring.used != 0;
             let runs = vring.running || self.fault == Fault::IgnoresStart && described;
+            let from_start = self.features & F_PROTOCOL_FEATURES == 0;
             let enabled = vring.enabled
+                || from_start && self.fault != Fault::WaitsForEnable
                 || self.fault == Fault::IgnoresEnable
                 || self.fault == Fault::IgnoresStart;
             let lame = self.fault == Fault::NeedsEventIdx && self.features & F_EVENT_IDX == 0;
