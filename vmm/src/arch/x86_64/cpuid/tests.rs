@@ -1,4 +1,4 @@
-//! Two hosts' tables, made into guests'.
+//! Hosts' tables, made into guests'.
 
 use super::*;
 
@@ -37,6 +37,10 @@ fn amd() -> Vec<Entry> {
     parse(include_str!("testdata/amd-milan.txt"))
 }
 
+fn qemu() -> Vec<Entry> {
+    parse(include_str!("testdata/amd-qemu-max.txt"))
+}
+
 fn pvm() -> Vec<Entry> {
     parse(include_str!("testdata/intel-granite-rapids-pvm.txt"))
 }
@@ -67,7 +71,7 @@ fn leaf(table: &Table, leaf: u32, index: u32) -> [u32; 4] {
 
 #[test]
 fn every_guest_is_told_that_it_is_one() {
-    for host in [intel(), amd(), pvm()] {
+    for host in [intel(), amd(), qemu(), pvm()] {
         let table = guest(&host, 0, 1, "");
         let [_, _, ecx, _] = leaf(&table, 1, 0);
         assert_eq!(ecx >> 31, 1, "hypervisor");
@@ -194,6 +198,24 @@ fn amx_without_permission_is_no_amx() {
     );
     assert!(table.get(0x1d, 1).is_none());
     assert_eq!(leaf(&table, 0xd, 0)[0], 0x2e7);
+}
+
+#[test]
+fn no_leaf_lies_beyond_the_maximum_that_is_told() {
+    for host in [intel(), amd(), qemu(), pvm()] {
+        let table = guest(&host, 1, 2, "");
+        for range in [0, 0x4000_0000, 0x8000_0000] {
+            let max = leaf(&table, range, 0)[0];
+            let beyond = |e: &&Entry| e.function & 0xf000_0000 == range && e.function > max;
+            assert_eq!(table.0.iter().find(beyond), None, "{range:x}");
+        }
+        let mut leaves: Vec<_> = table.0.iter().map(|e| (e.function, e.index)).collect();
+        leaves.sort_unstable();
+        assert!(
+            leaves.windows(2).all(|pair| pair[0] != pair[1]),
+            "a leaf twice"
+        );
+    }
 }
 
 #[test]
