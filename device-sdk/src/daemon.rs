@@ -32,7 +32,6 @@ use std::process::ExitCode;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl;
 use nix::sys::socket::{AddressFamily, SockType, getsockname, getsockopt, sockopt};
 use nix::sys::socket::{SockaddrLike, UnixAddr};
 use tracing::{debug, info, warn};
@@ -41,6 +40,7 @@ use tracing_subscriber::EnvFilter;
 use crate::device::Device;
 use crate::device::chain;
 use crate::ratelimit::RateLimit;
+use crate::sandbox;
 use crate::session::{self, SessionError};
 use crate::signals::{Signals, Stop};
 
@@ -129,7 +129,7 @@ pub fn serve<D: Device>(endpoint: &Endpoint, mut device: D) -> Result<(), ServeE
     let signals = Signals::block().map_err(setup("block signals"))?;
     // Confined after the endpoint is open and before the first thread starts.
     let begin = || {
-        confine().map_err(setup("give up privileges"))?;
+        sandbox::confine().map_err(setup("give up privileges"))?;
         signals.wait_in_thread().map_err(setup("wait for signals"))
     };
     if let Some(path) = &endpoint.socket {
@@ -141,12 +141,6 @@ pub fn serve<D: Device>(endpoint: &Endpoint, mut device: D) -> Result<(), ServeE
         let stream = inherited(endpoint.fd.unwrap_or(-1))?;
         serve_stream(&stream, &mut device, &*begin()?)
     }
-}
-
-/// What every daemon gives up after setup, whatever it serves.
-fn confine() -> io::Result<()> {
-    // The place for a seccomp filter and Landlock, which the device's needs decide.
-    Ok(prctl::set_no_new_privs()?)
 }
 
 fn serve_stream<D: Device>(
