@@ -35,7 +35,7 @@ pub enum TransportError {
 /// One virtio device on PCI.
 ///
 /// vCPUs call it concurrently. One short lock guards its registers; the device's thread takes none
-/// ([`Events`]), and config space accesses reach the device without it.
+/// (`Events`), and config space accesses reach the device without it.
 pub struct VirtioPci<W: Wiring> {
     device: Arc<dyn VirtioDevice>,
     events: Arc<Events>,
