@@ -51,7 +51,7 @@ probe() {
         --cmdline "console=ttyS0 quiet panic=-1 outboard.job=hello" \
         --serial "file=$WORK/probe.serial" --no-reboot >>"$LOG" 2>&1 </dev/null &
     probe=$!
-    ended "$probe" 15 || kill "$probe" 2>/dev/null
+    ended "$probe" 8 || kill "$probe" 2>/dev/null
     ended "$probe" 5 || kill -9 "$probe" 2>/dev/null
     wait "$probe" 2>/dev/null || true
     cat "$WORK/probe.serial" >>"$LOG" 2>/dev/null || true
