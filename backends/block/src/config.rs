@@ -64,7 +64,7 @@ impl Config {
         if !image.readonly() {
             config.put(MAX_WRITE_ZEROES_SECTORS, &MAX_RANGE_SECTORS.to_le_bytes());
             config.put(MAX_WRITE_ZEROES_SEG, &MAX_RANGES.to_le_bytes());
-            config.put(WRITE_ZEROES_MAY_UNMAP, &[u8::from(image.can_punch())]);
+            config.put(WRITE_ZEROES_MAY_UNMAP, &[u8::from(image.can_discard())]);
         }
         config
     }

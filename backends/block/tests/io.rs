@@ -360,6 +360,33 @@ fn an_image_in_use_is_refused_in_words_and_free_again_after_the_end() {
 }
 
 #[test]
+fn an_image_is_free_again_after_a_daemon_was_killed_at_work() {
+    for dir in DIRS {
+        let file = image(dir);
+        for _ in 0..5 {
+            let (mut daemon, stream) = spawn(file.path(), &[]);
+            let mut driver = match Driver::new(stream, &Options::default()) {
+                Ok(driver) => driver,
+                Err(error) => panic!("{error:?}; the daemon says: {}", daemon.words()),
+            };
+            driver.start_queue(0, &QueueOptions::default()).unwrap();
+            let data = driver.allocate(1 << 20, 4096).unwrap();
+            let mut requests = BlockQueue::new(&mut driver, 32).unwrap();
+            let queue = driver.queue(0).unwrap();
+            for token in 0..32 {
+                let segment = Segment::readable(data.addr(), 1 << 20);
+                requests
+                    .add(queue, Kind::Out, 0, &[segment], token)
+                    .unwrap();
+            }
+            queue.flush().unwrap();
+            requests.wait(queue, LIMIT).unwrap();
+            daemon.kill();
+        }
+    }
+}
+
+#[test]
 fn a_bad_image_is_refused_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let odd = dir.path().join("odd.img");

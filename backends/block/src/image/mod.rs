@@ -117,6 +117,7 @@ pub struct Image {
     size: u64,
     logical_block: u32,
     physical_block: u32,
+    /// The file system makes holes.
     punch: bool,
 }
 
@@ -162,7 +163,8 @@ impl Image {
                 size: geometry.size,
             });
         }
-        let mut image = Self {
+        Ok(Self {
+            punch: !block_device && can_punch(&file, geometry.size),
             file,
             path: named(),
             readonly,
@@ -170,10 +172,7 @@ impl Image {
             size: geometry.size,
             logical_block: geometry.logical_block,
             physical_block: geometry.physical_block,
-            punch: false,
-        };
-        image.punch = !readonly && image.can_punch();
-        Ok(image)
+        })
     }
 
     /// The open file: read and write it at byte offsets below [`Self::size`].
@@ -211,21 +210,6 @@ impl Image {
         !self.readonly && (self.block_device || self.punch)
     }
 
-    /// Whether a range can be made to read as zeroes by giving its space back.
-    pub fn can_punch(&self) -> bool {
-        if self.block_device {
-            return !self.readonly;
-        }
-        // A hole past the end changes nothing, and tells whether the file system makes any.
-        let (Ok(end), flags) = (
-            i64::try_from(self.size),
-            FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE,
-        ) else {
-            return false;
-        };
-        fallocate(&self.file, flags, end, SECTOR.cast_signed()).is_ok()
-    }
-
     /// Whether the image lies in memory (tmpfs): reading and writing it never waits for a disk.
     pub fn in_memory(&self) -> bool {
         nix::sys::statfs::fstatfs(&self.file)
@@ -241,6 +225,13 @@ impl Image {
     pub fn discard_blocking(&self, offset: u64, len: u64) -> io::Result<()> {
         blockdev::discard(&self.file, offset, len)
     }
+}
+
+/// Whether holes can be made in a file of `size` bytes.
+fn can_punch(file: &File, size: u64) -> bool {
+    // One past the end changes nothing, and tells. A file opened for reading has none.
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    fallocate(file, flags, size.cast_signed(), SECTOR.cast_signed()).is_ok()
 }
 
 fn open_error(path: &Path, readonly: bool, source: io::Error) -> ImageError {

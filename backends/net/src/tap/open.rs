@@ -261,6 +261,31 @@ mod tests {
     }
 
     #[test]
+    fn an_inherited_tap_is_the_same_tap() {
+        use std::io::Write;
+        use std::os::fd::IntoRawFd;
+        let name = format!("ob{}i", std::process::id());
+        let tap = match Tap::open(&name) {
+            Ok(tap) => tap,
+            Err(TapError::Device { .. } | TapError::Missing { .. }) => {
+                // Not through the harness, which keeps the words of tests that pass to itself.
+                let _ = writeln!(io::stderr(), "SKIPPED: no tap can be made here");
+                return;
+            }
+            Err(other) => panic!("{other}"),
+        };
+        assert!(matches!(Tap::open(&name), Err(TapError::Busy(_))));
+        let inherited = tap.as_fd().try_clone_to_owned().unwrap().into_raw_fd();
+        drop(tap);
+        let again = Tap::inherit(inherited).unwrap();
+        assert_eq!(again.name(), name);
+        assert_ne!(again.able(), 0);
+        again.set_offload(again.able()).unwrap();
+        drop(again);
+        assert_eq!(existing_flags(&name).unwrap(), None);
+    }
+
+    #[test]
     fn a_refusal_tells_the_remedy() {
         let eperm = || io::Error::from_raw_os_error(libc::EPERM);
         let message = attach_error("tap7", false, eperm()).to_string();
