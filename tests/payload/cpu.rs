@@ -59,6 +59,21 @@ pub fn trap() -> [u64; 4] {
     unsafe { (&raw const TRAP).read_volatile() }
 }
 
+/// Routes ttyS0's interrupt, input 4 of the I/O APIC, to this CPU; returns its vector.
+pub fn serial_interrupts() -> u8 {
+    const VECTOR: u8 = 0x44;
+    const REDIRECTION: u32 = 0x10 + 2 * 4;
+    let (select, window) = (0xfec0_0000 as *mut u32, 0xfec0_0010 as *mut u32);
+    unsafe {
+        select.write_volatile(REDIRECTION + 1);
+        window.write_volatile(0);
+        select.write_volatile(REDIRECTION);
+        window.write_volatile(u32::from(VECTOR));
+    }
+    crate::port::interrupt_on_input();
+    VECTOR
+}
+
 /// What the second CPU runs, as an address; 0 is nothing.
 static WORK: AtomicUsize = AtomicUsize::new(0);
 static IS_UP: AtomicBool = AtomicBool::new(false);

@@ -28,6 +28,8 @@ pub fn run(line: &str) {
             "console" => check(job, console::converse(CONSOLE_SLOT, 0, [0x62, 0x63])),
             "reset" => check(job, reset(requests)),
             "needs-reset" => check(job, needs_reset()),
+            "stuck" => check(job, stuck()),
+            "exits" => check(job, exits(requests)),
             "reboot" => port::reboot(),
             "fault" => unsafe { (0xffff_8000_0000_0000 as *const u8).read_volatile(); },
             "spin" => loop { core::hint::spin_loop() },
@@ -80,4 +82,32 @@ fn needs_reset() -> Result<(), &'static str> {
         }
     }
     Err("the device never asked for a reset")
+}
+
+/// Does `requests` one at a time between two bytes of ttyS0, and touches nothing else: whoever
+/// sends the bytes counts the exits in between.
+fn exits(requests: u64) -> Result<(), &'static str> {
+    let mut disk = Disk::open(DISK_SLOT, 0, 0x50, 1)?;
+    let vector = cpu::serial_interrupts();
+    let mut seen = cpu::interrupts(vector);
+    say!("waiting");
+    cpu::wait(vector, seen);
+    port::drain();
+    seen = cpu::interrupts(vector);
+    disk.verify(requests / 2, 3)?;
+    cpu::wait(vector, seen);
+    port::drain();
+    disk.device.reset()
+}
+
+/// Resets a device whose daemon does not answer any more, and goes on.
+fn stuck() -> Result<(), &'static str> {
+    let mut disk = Disk::open(DISK_SLOT, 0, 0x50, 1)?;
+    disk.verify(16, 1)?;
+    let vector = cpu::serial_interrupts();
+    let seen = cpu::interrupts(vector);
+    say!("stop the daemon now");
+    cpu::wait(vector, seen);
+    disk.leave_under_way();
+    disk.device.reset()
 }

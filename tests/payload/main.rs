@@ -28,6 +28,7 @@ global_asm!(include_str!("entry.s"), options(att_syntax));
 extern "C" fn guest_main(start_info: u64, cpu: u32) -> ! {
     if cpu == 0 {
         cpu::prepare();
+        port::mask_pics();
         cpu::enable_lapic();
         job::run(start::command_line(start_info));
         say!("end");

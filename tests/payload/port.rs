@@ -28,6 +28,26 @@ pub fn print(byte: u8) {
     out8(COM1, byte);
 }
 
+/// Lets ttyS0 interrupt when a byte has come.
+pub fn interrupt_on_input() {
+    out8(COM1 + 1, 0x01);
+    // OUT2 gates the interrupt on a PC's serial card.
+    out8(COM1 + 4, 0x0b);
+}
+
+/// Masks the old interrupt controllers, whose vectors at power-on are those of faults.
+pub fn mask_pics() {
+    out8(0x21, 0xff);
+    out8(0xa1, 0xff);
+}
+
+/// Takes all input there is.
+pub fn drain() {
+    while in8(COM1 + 5) & 1 != 0 {
+        in8(COM1);
+    }
+}
+
 pub fn power_off() -> ! {
     loop {
         out16(PM1_CONTROL, SLEEP_ENABLE | S5_TYPE);
