@@ -58,9 +58,18 @@ pub enum State {
 /// The VM could not start, or the host failed it while it ran.
 pub fn run(config: &VmConfig) -> Result<End, VmError> {
     let (events, inbox) = events::pair();
-    let _signals = Signals::catch(&events)?;
+    let signals = Signals::catch(&events)?;
     let _folder = RuntimeDir::make(config)?;
-    let machine = Machine::assemble(config, &events)?;
+    let machine = match Machine::assemble(config, &events, &|| signals.came()) {
+        Ok(machine) => machine,
+        Err(error) => {
+            let signal = inbox.try_iter().find_map(|event| match event {
+                Event::Signal(signal) if signal != libc::SIGPWR => Some(signal),
+                _ => None,
+            });
+            return signal.map(End::Signal).ok_or(error);
+        }
+    };
     let mut vm = Vm {
         machine,
         state: State::Created,

@@ -179,6 +179,19 @@ fn signals_end_the_vm_with_their_code() {
 }
 
 #[test]
+fn a_signal_ends_the_wait_for_a_backend() {
+    if no_kvm() {
+        return;
+    }
+    let kernel = kernel(HALT);
+    let vm = outboard(kernel.path(), &["--disk", "socket=/nobody/listens/here"]);
+    wait_for_thread(vm.id(), "disk0-ctl");
+    kill(Pid::from_raw(vm.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let output = vm.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+}
+
+#[test]
 fn what_cannot_start_says_why_and_ends_with_1() {
     let nothing = NamedTempFile::new().unwrap();
     let output = outboard(nothing.path(), &[]).wait_with_output().unwrap();

@@ -1,7 +1,7 @@
 //! A device as the VM and the transport see it.
 
 use std::io;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -38,6 +38,9 @@ pub struct Deadlines {
     /// From the driver's reset to the last ring's end, whatever else is going on.
     pub reset: Duration,
 }
+
+/// How often someone who waits for a device asks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
 
 impl Default for Deadlines {
     fn default() -> Self {
@@ -163,6 +166,11 @@ impl Device {
 impl Pending {
     /// Waits until the device is ready, or is known not to be. Bounded by [`Deadlines::start`].
     pub fn wait(self) -> Result<Arc<Device>, ConnectError> {
+        self.wait_unless(|| false)
+    }
+
+    /// The same, given up soon after `cancelled` has turned true.
+    pub fn wait_unless(self, cancelled: impl Fn() -> bool) -> Result<Arc<Device>, ConnectError> {
         let Self {
             id,
             deadlines,
@@ -170,9 +178,13 @@ impl Pending {
             threads,
             ready,
         } = self;
-        let ready = ready
-            .recv()
-            .unwrap_or_else(|_| Err(ConnectError::Cancelled { id: id.clone() }))?;
+        let ready = loop {
+            match ready.recv_timeout(LOOK) {
+                Ok(result) => break result?,
+                Err(RecvTimeoutError::Timeout) if !cancelled() => {}
+                Err(_) => return Err(ConnectError::Cancelled { id }),
+            }
+        };
         Ok(Arc::new(Device {
             ready,
             id,

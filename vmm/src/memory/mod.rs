@@ -54,6 +54,9 @@ impl GuestRam {
     /// # Errors
     /// The host cannot give this much, or not as huge pages; the text says what it has.
     pub fn new(config: &MemoryConfig) -> Result<Self, MemoryError> {
+        if config.prefault && !config.hugepages {
+            enough(config.size)?;
+        }
         let (low, high) = layout::ram_ranges(config.size);
         let mappings = std::iter::once(low)
             .chain(high)
@@ -146,14 +149,17 @@ fn memfd(size: u64, config: &MemoryConfig) -> Result<File, MemoryError> {
     Ok(file)
 }
 
+/// Asks whether the host has `size` bytes left. Without this look ahead the kernel would find out by
+/// killing somebody.
+fn enough(size: u64) -> Result<(), MemoryError> {
+    match host::available_memory() {
+        Some(available) if available < size => Err(MemoryError::NotAvailable { size, available }),
+        _ => Ok(()),
+    }
+}
+
 /// Takes every page from the host now. Sealed files may still be allocated within their size.
 fn prefault(file: &File, size: u64, config: &MemoryConfig) -> Result<(), MemoryError> {
-    // Without the look ahead the kernel would find out by killing somebody.
-    if let (false, Some(available)) = (config.hugepages, host::available_memory())
-        && available < size
-    {
-        return Err(MemoryError::NotAvailable { size, available });
-    }
     let length = i64::try_from(size).map_err(|_| MemoryError::TooLarge { size })?;
     fallocate(file, FallocateFlags::empty(), 0, length).map_err(|error| {
         tracing::debug!(fd = file.as_raw_fd(), %error, "fallocate of guest memory");

@@ -40,16 +40,17 @@ impl Connecting {
             .map(Self)
     }
 
-    /// Waits for every device, then plugs each into its slot.
+    /// Waits for every device, then plugs each into its slot. Gives up when `cancelled` says so.
     pub(super) fn plug(
         self,
+        cancelled: &dyn Fn() -> bool,
         pci: &PciRoot,
         wiring: &Arc<KvmWiring>,
         ram: &GuestRam,
     ) -> Result<Vec<Arc<Device>>, VmError> {
         let mut devices = Vec::new();
         for (config, pending) in self.0 {
-            let device = pending.wait()?;
+            let device = pending.wait_unless(cancelled)?;
             devices.push(device.clone());
             let function =
                 VirtioPci::new(device, wiring.clone(), in_ram(ram.mmap())).map_err(|source| {

@@ -47,8 +47,13 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Makes everything and connects every device. What does not need daemons comes first, so
-    /// that a wrong kernel or a missing KVM is known before any of them is spawned.
-    pub(super) fn assemble(config: &VmConfig, events: &Events) -> Result<Self, VmError> {
+    /// that a wrong kernel or a missing KVM is known before any of them is spawned. Gives up when
+    /// `cancelled` says so.
+    pub(super) fn assemble(
+        config: &VmConfig,
+        events: &Events,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Self, VmError> {
         let boot = &config.boot;
         let mut files = BootFiles::open(
             &boot.kernel,
@@ -107,7 +112,7 @@ impl Machine {
         };
         let vcpus = Vcpus::new(&kvm, &vm, &cpuids, &platform, &events.vcpu_sink())?;
         let wiring = Arc::new(KvmWiring::new(vm.clone(), routes));
-        let devices = connecting.plug(&pci, &wiring, &ram)?;
+        let devices = connecting.plug(cancelled, &pci, &wiring, &ram)?;
         let acpi = acpi::Machine {
             apic_ids: (0..config.cpus.count).collect(),
             mmio64,

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -25,6 +27,7 @@ const CAUGHT: [Signal; 4] = [
 /// unblocks them for daemons).
 pub(super) struct Signals {
     stop: EventFd,
+    came: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     before: SigSet,
 }
@@ -45,6 +48,8 @@ impl Signals {
             EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(errno)?;
         let stopped = stop.as_fd().try_clone_to_owned().map_err(failed)?;
         let events = events.clone();
+        let came = Arc::<AtomicBool>::default();
+        let seen = came.clone();
         let thread = std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
@@ -55,6 +60,7 @@ impl Signals {
                     ];
                     let _ = poll(&mut fds, PollTimeout::NONE);
                     while let Ok(Some(signal)) = signals.read_signal() {
+                        seen.store(true, Ordering::SeqCst);
                         events.post(Event::Signal(signal.ssi_signo.cast_signed()));
                     }
                     if fds[1].any().unwrap_or(false) {
@@ -65,9 +71,17 @@ impl Signals {
             .map_err(failed)?;
         Ok(Self {
             stop,
+            came,
             thread: Some(thread),
             before,
         })
+    }
+}
+
+impl Signals {
+    /// Whether any has come.
+    pub(super) fn came(&self) -> bool {
+        self.came.load(Ordering::SeqCst)
     }
 }
 
