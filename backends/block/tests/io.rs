@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Tests fail by panicking, their helpers too.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use outboard_device::driver::block::{
@@ -357,6 +359,77 @@ fn an_image_in_use_is_refused_in_words_and_free_again_after_the_end() {
     let (_third, stream) = spawn(&path, &[]);
     assert!(Driver::new(stream, &Options::default()).is_ok());
     drop(file);
+}
+
+/// A loop device over a file; gone when dropped.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    /// `None`, with a word on stderr, where there can be none.
+    fn over(file: &Path) -> Option<Self> {
+        let output = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output();
+        match output {
+            Ok(output) if output.status.success() => Some(Self(
+                String::from_utf8(output.stdout).unwrap().trim().to_owned(),
+            )),
+            other => {
+                // Not through the harness, which keeps the words of tests that pass to itself.
+                let _ = writeln!(std::io::stderr(), "SKIPPED: no loop device here: {other:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_block_device_is_a_disk() {
+    let file = image(DIRS[1]);
+    let Some(device) = LoopDevice::over(file.path()) else {
+        return;
+    };
+    let (daemon, stream) = spawn(Path::new(&device.0), &[]);
+    let mut driver = match Driver::new(stream, &Options::default()) {
+        Ok(driver) => driver,
+        Err(error) => panic!("{error:?}; the daemon says: {}", daemon.words()),
+    };
+    driver.start_queue(0, &QueueOptions::default()).unwrap();
+    assert!(driver.has(F_DISCARD));
+    let mut disk = Disk::new(&mut driver, 0, 1 << 20).unwrap();
+    assert_eq!(disk.sectors().unwrap(), SECTORS);
+    let mut data = pattern(5, 1 << 20);
+    disk.write(0, &data).unwrap();
+    disk.flush().unwrap();
+    disk.discard(0, 256).unwrap();
+    disk.write_zeroes(512, 64, false).unwrap();
+    disk.write_zeroes(1024, 256, true).unwrap();
+    disk.write_zeroes(2000, 1, true).unwrap();
+    assert_eq!(
+        disk.range(Kind::Discard, SECTORS - 1, 2, 0).unwrap(),
+        Status::IoError
+    );
+    let mut back = vec![1; 1 << 20];
+    disk.read(0, &mut back).unwrap();
+    for (from, sectors) in [(512, 64), (1024, 256), (2000, 1)] {
+        data[from * 512..(from + sectors) * 512].fill(0);
+    }
+    // What a discard leaves is up to the device.
+    assert!(back[256 * 512..] == data[256 * 512..]);
+    let blocks = file.as_file().metadata().unwrap().blocks();
+    assert!(blocks * 512 <= (1 << 20) - (256 << 10) + 65536, "{blocks}");
+    assert!(
+        daemon.words().is_empty() || !daemon.words().contains("WARN"),
+        "{}",
+        daemon.words()
+    );
 }
 
 #[test]
