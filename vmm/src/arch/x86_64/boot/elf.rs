@@ -89,7 +89,9 @@ pub(super) fn parse<I: Image>(image: &mut I, size: u64) -> Result<ElfKernel, Boo
         };
         match u32_at(header, 0) {
             PT_INTERP => {
-                return Err(BootError::NotAKernel { found: "is a program or a library".into() });
+                return Err(BootError::NotAKernel {
+                    found: "is a program or a library".into(),
+                });
             }
             PT_LOAD if segment.memory_size > 0 => segments.push(check(segment, size)?),
             PT_NOTE if pvh_entry.is_none() && segment.file_size <= MAX_NOTES => {
