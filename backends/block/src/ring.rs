@@ -167,7 +167,7 @@ impl Ring {
         if let HostIo::Discard { offset, len } = io {
             let image = Arc::clone(&self.image);
             self.blocking
-                .spawn(slot, move || image.discard_blocking(offset, len));
+                .run(slot, move || image.discard_blocking(offset, len));
         } else {
             let entry = self.entry(&op, io).user_data(slot as u64);
             if !self.push(&entry) {
