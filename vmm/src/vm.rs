@@ -1,7 +1,7 @@
 //! A VM: assembled, run by one owner, and taken apart with nothing left behind.
 //!
 //! [`run`] is the owner. Everything that happens to a VM (the guest powers off, resets or faults, a
-//! device asks to end the VM, a signal comes) reaches it as an [`Event`](events::Event) on one
+//! device asks to end the VM, a signal comes) reaches it as an `Event` on one
 //! channel, and it alone changes the VM's [`State`].
 //!
 //! | file | idea |

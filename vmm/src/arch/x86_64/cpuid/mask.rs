@@ -1,6 +1,6 @@
 //! `--cpu host,-smap,+avx2`.
 
-use super::features::{AMD_ALIASES, NEEDED_BY, bits};
+use super::features::{AMD_ALIASES, bits, dependents};
 use super::{CpuidError, Table, names};
 use crate::config::FeatureToggle;
 
@@ -27,11 +27,7 @@ pub(super) fn apply(table: &mut Table, toggles: &[FeatureToggle]) -> Result<(), 
 
 pub(super) fn hide(table: &mut Table, name: &str) {
     bits(name).for_each(|bit| table.clear(bit));
-    for (_, dependents) in NEEDED_BY.iter().filter(|(needed, _)| *needed == name) {
-        dependents
-            .iter()
-            .for_each(|dependent| hide(table, dependent));
-    }
+    dependents(name).for_each(|dependent| hide(table, dependent));
     // Leaves that describe nothing but the feature.
     match name {
         "svm" => table.remove(0x8000_000a),

@@ -1,6 +1,6 @@
 //! Finding a feature by what a person wrote.
 
-use super::features::WORDS;
+use super::features::all;
 
 /// Other spellings, as QEMU takes them.
 const ALIASES: [(&str, &str); 8] = [
@@ -37,13 +37,6 @@ pub(super) fn near(written: &str) -> Vec<&'static str> {
     near.sort_unstable();
     near.dedup();
     near.into_iter().map(|(_, name)| name).take(3).collect()
-}
-
-fn all() -> impl Iterator<Item = &'static str> {
-    WORDS
-        .iter()
-        .flat_map(|(_, names)| names.iter().copied())
-        .filter(|name| !name.is_empty())
 }
 
 /// How many letters must be put in, left out, changed or swapped with a neighbour to get from one

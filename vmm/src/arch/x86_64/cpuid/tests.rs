@@ -301,11 +301,35 @@ fn wrong_names_and_wishes_are_errors_that_help() {
 #[test]
 fn the_names_table_is_sound() {
     for (word, names) in features::WORDS {
-        assert!(names.len() <= 32, "{word:?}");
+        assert!(names.split_whitespace().count() <= 32, "{word:?}");
     }
     for (needed, dependents) in features::NEEDED_BY {
-        for name in std::iter::once(&needed).chain(dependents) {
+        for name in dependents.split_whitespace().chain([needed]) {
             assert!(features::bits(name).next().is_some(), "{name}");
         }
     }
+    // A few places by the manuals, lest a name has slipped.
+    let bit = |name| {
+        features::bits(name)
+            .next()
+            .map(|(word, bit)| (word.leaf, word.register, bit))
+    };
+    use features::Register::{Eax, Ebx, Ecx, Edx};
+    assert_eq!(bit("pbe"), Some((1, Edx, 31)));
+    assert_eq!(bit("hypervisor"), Some((1, Ecx, 31)));
+    assert_eq!(bit("xsave"), Some((1, Ecx, 26)));
+    assert_eq!(bit("smap"), Some((7, Ebx, 20)));
+    assert_eq!(bit("avx512vl"), Some((7, Ebx, 31)));
+    assert_eq!(bit("pku"), Some((7, Ecx, 3)));
+    assert_eq!(bit("la57"), Some((7, Ecx, 16)));
+    assert_eq!(bit("rdpid"), Some((7, Ecx, 22)));
+    assert_eq!(bit("amx-tile"), Some((7, Edx, 24)));
+    assert_eq!(bit("ssbd"), Some((7, Edx, 31)));
+    assert_eq!(bit("lam"), Some((7, Eax, 26)));
+    assert_eq!(bit("3dnow"), Some((0x8000_0001, Edx, 31)));
+    assert_eq!(bit("lm"), Some((0x8000_0001, Edx, 29)));
+    assert_eq!(bit("topoext"), Some((0x8000_0001, Ecx, 22)));
+    assert_eq!(bit("amd-psfd"), Some((0x8000_0008, Ebx, 28)));
+    assert_eq!(bit("vnmi"), Some((0x8000_000a, Edx, 25)));
+    assert_eq!(bit("kvmclock-stable-bit"), Some((0x4000_0001, Eax, 24)));
 }
