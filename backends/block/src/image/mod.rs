@@ -1,6 +1,7 @@
 //! A disk image: a raw file or a block device, opened, measured and locked.
 
 mod blockdev;
+mod error;
 mod format;
 mod lock;
 
@@ -13,6 +14,8 @@ use std::time::Duration;
 use nix::fcntl::{FallocateFlags, fallocate};
 use tracing::warn;
 
+pub use error::ImageError;
+use error::open_error;
 pub use format::Format;
 use lock::{Access, LockError};
 
@@ -25,86 +28,6 @@ const LOCK_ATTEMPTS: u32 = 10;
 
 /// Time between two attempts.
 const LOCK_PAUSE: Duration = Duration::from_millis(30);
-
-/// Why an image cannot be a disk. Each names the file and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// The file cannot be opened as asked.
-    #[error("Cannot open disk image '{path}'{remedy}")]
-    Open {
-        /// The image.
-        path: PathBuf,
-        /// What to try, beginning with a separator; or nothing.
-        remedy: &'static str,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// A directory, a pipe, a socket or a terminal.
-    #[error("Disk image '{path}' is a {kind}: give a regular file or a block device")]
-    Kind {
-        /// The image.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// A format this release does not read.
-    #[error(
-        "Disk image '{path}' is in qcow2 format, which comes with a later release: convert it with \
-         `qemu-img convert -O raw`, or pass --format raw if its name misleads"
-    )]
-    Qcow2 {
-        /// The image.
-        path: PathBuf,
-    },
-    /// A size that no whole number of sectors makes.
-    #[error(
-        "Disk image '{path}' has {size} bytes, which is not a multiple of 512: grow it with \
-         `truncate -s %512 '{path}'`"
-    )]
-    Size {
-        /// The image.
-        path: PathBuf,
-        /// Its length in bytes.
-        size: u64,
-    },
-    /// A disk of no bytes.
-    #[error("Disk image '{path}' is empty: give it a size with `truncate -s 10G '{path}'`")]
-    Empty {
-        /// The image.
-        path: PathBuf,
-    },
-    /// Another process has it.
-    #[error("Disk image '{path}' is in use: another process {}", held(*.by_writer, *.readonly))]
-    Locked {
-        /// The image.
-        path: PathBuf,
-        /// The other one writes; otherwise it only reads.
-        by_writer: bool,
-        /// This one only wanted to read.
-        readonly: bool,
-    },
-    /// A question to the device failed.
-    #[error("Cannot learn the size of disk image '{path}'")]
-    Measure {
-        /// The image.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// What the other process does, and the remedy.
-fn held(by_writer: bool, readonly: bool) -> &'static str {
-    match (by_writer, readonly) {
-        (true, _) => "writes to it; stop that one, or give this VM a copy",
-        (false, false) => {
-            "reads it and counts on it not changing; stop that one, or use --readonly"
-        }
-        (false, true) => "lets nobody read it; stop that one",
-    }
-}
 
 /// An open, locked disk image. The lock lasts as long as the image.
 #[derive(Debug)]
@@ -234,22 +157,6 @@ fn can_punch(file: &File, size: u64) -> bool {
     fallocate(file, flags, size.cast_signed(), SECTOR.cast_signed()).is_ok()
 }
 
-fn open_error(path: &Path, readonly: bool, source: io::Error) -> ImageError {
-    let remedy = match source.raw_os_error() {
-        Some(libc::ENOENT) => ": create it first, for example with `truncate -s 10G`",
-        Some(libc::EACCES | libc::EPERM | libc::EROFS) if !readonly => {
-            " for writing: fix its permissions, or use --readonly"
-        }
-        Some(libc::EACCES | libc::EPERM) => ": fix its permissions",
-        _ => "",
-    };
-    ImageError::Open {
-        path: path.to_owned(),
-        remedy,
-        source,
-    }
-}
-
 /// Refuses what is neither a file nor a block device.
 fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), ImageError> {
     let kind = metadata.file_type();
@@ -302,61 +209,4 @@ fn take_lock(file: &File, path: &Path, readonly: bool) -> Result<(), ImageError>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file_of(size: u64) -> tempfile::NamedTempFile {
-        let file = tempfile::Builder::new().suffix(".img").tempfile().unwrap();
-        file.as_file().set_len(size).unwrap();
-        file
-    }
-
-    fn refusal(path: &Path, readonly: bool) -> String {
-        Image::open(path, None, readonly).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_file_is_measured() {
-        let file = file_of(1 << 20);
-        let image = Image::open(file.path(), None, false).unwrap();
-        assert_eq!(image.size(), 1 << 20);
-        assert_eq!(image.logical_block(), 512);
-        assert!(!image.readonly());
-        assert!(image.physical_block().is_power_of_two());
-    }
-
-    #[test]
-    fn two_writers_are_refused_by_name_and_readers_share() {
-        let file = file_of(4096);
-        let first = Image::open(file.path(), None, false).unwrap();
-        let message = refusal(file.path(), false);
-        assert!(message.contains(file.path().to_str().unwrap()), "{message}");
-        assert!(message.contains("in use"), "{message}");
-        assert!(refusal(file.path(), true).contains("writes to it"));
-        drop(first);
-        let _a = Image::open(file.path(), None, true).unwrap();
-        let _b = Image::open(file.path(), None, true).unwrap();
-        assert!(refusal(file.path(), false).contains("--readonly"));
-    }
-
-    #[test]
-    fn what_cannot_be_a_disk_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(refusal(dir.path(), false).contains("is a directory"));
-        assert!(refusal(&dir.path().join("none"), false).contains("create it first"));
-        assert!(refusal(Path::new("/dev/null"), false).contains("character device"));
-        assert!(refusal(file_of(1000).path(), false).contains("1000 bytes"));
-        assert!(refusal(file_of(0).path(), false).contains("is empty"));
-        let qcow2 = dir.path().join("a.qcow2");
-        std::fs::write(&qcow2, [0; 512]).unwrap();
-        assert!(refusal(&qcow2, false).contains("later release"));
-        assert!(Image::open(&qcow2, Some(Format::Raw), false).is_ok());
-    }
-
-    #[test]
-    fn the_content_never_decides_the_format() {
-        let file = file_of(512);
-        std::fs::write(file.path(), [b"QFI\xfb".as_slice(), &[0; 508]].concat()).unwrap();
-        assert!(Image::open(file.path(), None, false).is_ok());
-    }
-}
+mod tests;

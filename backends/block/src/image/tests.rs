@@ -1,0 +1,58 @@
+//! Tests of opening images: what can be a disk, and who may have it.
+
+use super::*;
+
+fn file_of(size: u64) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".img").tempfile().unwrap();
+    file.as_file().set_len(size).unwrap();
+    file
+}
+
+fn refusal(path: &Path, readonly: bool) -> String {
+    Image::open(path, None, readonly).unwrap_err().to_string()
+}
+
+#[test]
+fn a_file_is_measured() {
+    let file = file_of(1 << 20);
+    let image = Image::open(file.path(), None, false).unwrap();
+    assert_eq!(image.size(), 1 << 20);
+    assert_eq!(image.logical_block(), 512);
+    assert!(!image.readonly());
+    assert!(image.physical_block().is_power_of_two());
+}
+
+#[test]
+fn two_writers_are_refused_by_name_and_readers_share() {
+    let file = file_of(4096);
+    let first = Image::open(file.path(), None, false).unwrap();
+    let message = refusal(file.path(), false);
+    assert!(message.contains(file.path().to_str().unwrap()), "{message}");
+    assert!(message.contains("in use"), "{message}");
+    assert!(refusal(file.path(), true).contains("writes to it"));
+    drop(first);
+    let _a = Image::open(file.path(), None, true).unwrap();
+    let _b = Image::open(file.path(), None, true).unwrap();
+    assert!(refusal(file.path(), false).contains("--readonly"));
+}
+
+#[test]
+fn what_cannot_be_a_disk_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(refusal(dir.path(), false).contains("is a directory"));
+    assert!(refusal(&dir.path().join("none"), false).contains("create it first"));
+    assert!(refusal(Path::new("/dev/null"), false).contains("character device"));
+    assert!(refusal(file_of(1000).path(), false).contains("1000 bytes"));
+    assert!(refusal(file_of(0).path(), false).contains("is empty"));
+    let qcow2 = dir.path().join("a.qcow2");
+    std::fs::write(&qcow2, [0; 512]).unwrap();
+    assert!(refusal(&qcow2, false).contains("later release"));
+    assert!(Image::open(&qcow2, Some(Format::Raw), false).is_ok());
+}
+
+#[test]
+fn the_content_never_decides_the_format() {
+    let file = file_of(512);
+    std::fs::write(file.path(), [b"QFI\xfb".as_slice(), &[0; 508]].concat()).unwrap();
+    assert!(Image::open(file.path(), None, false).is_ok());
+}
