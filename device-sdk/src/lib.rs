@@ -18,9 +18,7 @@ pub mod queue;
 pub mod ratelimit;
 pub mod register;
 pub mod request;
-mod sandbox;
 pub mod session;
-mod signals;
 pub mod testing;
 mod worker;
 

@@ -9,8 +9,10 @@
 mod chain;
 #[cfg(test)]
 mod compare;
+mod control;
 #[cfg(test)]
 mod cost;
+mod error;
 mod lease;
 mod notify;
 mod split;
@@ -19,13 +21,14 @@ mod stream;
 mod tests;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tracing::warn;
 
 pub use chain::ChainError;
+pub(crate) use control::RingStart;
+pub use error::QueueError;
 pub use split::{MAX_SIZE, RingAddresses, RingError};
 pub(crate) use stream::SharedGroup;
 pub use stream::{RequestStream, StreamRequest};
@@ -40,61 +43,6 @@ use split::SplitRing;
 /// Segment lists kept for reuse are no longer than this, so that one long chain does not cost
 /// its memory for ever.
 const POOLED_SEGMENTS: usize = 64;
-
-/// The guest broke the rules of a ring, or a device those of the engine. The ring takes no more
-/// work until it is started anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum QueueError {
-    /// The ring was found broken earlier.
-    #[error("queue {queue} is broken since an earlier error; reset the device")]
-    Broken {
-        /// Index of the queue within the device.
-        queue: u16,
-    },
-    /// The driver's chain cannot be used.
-    #[error("queue {queue}: the chain at descriptor {head} is malformed")]
-    Chain {
-        /// Index of the queue within the device.
-        queue: u16,
-        /// Index of the chain's first descriptor.
-        head: u16,
-        /// What is wrong with it.
-        #[source]
-        source: ChainError,
-    },
-    /// The driver claims to have made more chains available than the ring has entries.
-    #[error("queue {queue}: the available index is {index}, more than a ring beyond {next}")]
-    AvailableIndex {
-        /// Index of the queue within the device.
-        queue: u16,
-        /// What the driver wrote.
-        index: u16,
-        /// The next chain to be taken.
-        next: u16,
-    },
-    /// The device completed a request on a queue it did not come from.
-    #[error("queue {queue}: a request of another queue was completed here")]
-    Foreign {
-        /// Index of the queue within the device.
-        queue: u16,
-    },
-}
-
-/// How a ring is started.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RingStart {
-    /// Entries, a power of two.
-    pub(crate) size: u16,
-    /// Where its parts lie.
-    pub(crate) addresses: RingAddresses,
-    /// Free-running available index of the first chain to take.
-    pub(crate) base: u16,
-    /// `RING_EVENT_IDX` was negotiated.
-    pub(crate) event_idx: bool,
-    /// `RING_INDIRECT_DESC` was negotiated.
-    pub(crate) indirect: bool,
-}
 
 /// What a queue still does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,128 +250,5 @@ impl Queue {
     /// needs from this queue (enough receive buffers) may turn kicks off to spare wake-ups.
     pub fn set_kicks(&mut self, wanted: bool) {
         self.kicks = wanted;
-    }
-}
-
-/// What the worker's loop does with a queue.
-impl Queue {
-    /// Sets the ring up. It runs once it is also [enabled](Self::set_enabled).
-    pub(crate) fn start(&mut self, start: RingStart) -> Result<(), RingError> {
-        let ring = SplitRing::new(self.leases.memory(), start.size, start.addresses)?;
-        self.used = ring.used_index();
-        self.next = start.base;
-        self.filled = start.base;
-        self.looked = start.base;
-        self.phase = Phase::Serving;
-        self.kicks = true;
-        self.notify.start(start.event_idx);
-        self.ring = Some(ring);
-        self.start = Some(start);
-        Ok(())
-    }
-
-    /// The ring's parts have moved, or memory was mapped anew: translates them again and goes on
-    /// where it was. On failure the ring stands still until it is told better addresses.
-    fn relocate(&mut self) -> Result<(), RingError> {
-        if let Some(start) = self.start {
-            self.ring = None;
-            self.ring = Some(SplitRing::new(
-                self.leases.memory(),
-                start.size,
-                start.addresses,
-            )?);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn set_memory(&mut self, memory: Arc<Memory>) -> Result<(), RingError> {
-        self.window = Window::default();
-        self.leases.replace(memory);
-        self.relocate()
-    }
-
-    pub(crate) fn set_addresses(&mut self, addresses: RingAddresses) -> Result<(), RingError> {
-        if let Some(start) = &mut self.start {
-            start.addresses = addresses;
-        }
-        self.relocate()
-    }
-
-    pub(crate) fn set_enabled(&mut self, enabled: bool) {
-        self.enabled = enabled;
-    }
-
-    /// The eventfd to interrupt the driver with; `None`: it polls.
-    pub(crate) fn set_call(&mut self, call: Option<File>) {
-        self.notify.call = call;
-    }
-
-    /// Whether the driver has made anything available since the last look: the worker is to be
-    /// called. Buffers that were seen before and left alone do not count.
-    #[inline]
-    pub(crate) fn look(&mut self) -> bool {
-        if !self.enabled || self.phase == Phase::Broken || !self.kicks {
-            return false;
-        }
-        let Some(ring) = &self.ring else {
-            return false;
-        };
-        let index = ring.avail_index();
-        let news = index != self.looked;
-        self.looked = index;
-        news
-    }
-
-    /// Asks the driver for a kick at its next news, and looks once more: true when something came
-    /// in the meantime and the worker must not sleep.
-    pub(crate) fn arm(&mut self) -> bool {
-        let Some(ring) = &self.ring else {
-            return false;
-        };
-        if !self.enabled || self.phase == Phase::Broken || !self.kicks {
-            self.notify.disarm(ring);
-            return false;
-        }
-        self.notify.arm(ring, self.looked);
-        self.look()
-    }
-
-    /// The worker is awake and looks by itself.
-    pub(crate) fn disarm(&mut self) {
-        if let Some(ring) = &self.ring {
-            self.notify.disarm(ring);
-        }
-    }
-
-    /// No chain is popped any more; those in flight may be completed or given back.
-    pub(crate) fn begin_drain(&mut self) {
-        if self.phase == Phase::Serving {
-            self.phase = Phase::Draining;
-        }
-    }
-
-    /// Ends the ring's run. Returns the available index from which whoever comes next must go on:
-    /// behind the last chain completed, before those given back.
-    pub(crate) fn stop(&mut self) -> u16 {
-        while let Some(last) = self.returned.pop_back() {
-            let last = last.chain;
-            if last.position == self.next.wrapping_sub(1) {
-                self.next = last.position;
-            } else {
-                warn!(
-                    queue = self.index,
-                    head = last.head,
-                    "a request given back behind a completed one is lost"
-                );
-            }
-            self.leases.release(last.generation);
-        }
-        if let Some(ring) = &self.ring {
-            // Leave the flags as a driver expects to find them.
-            self.notify.arm(ring, self.next);
-        }
-        self.ring = None;
-        self.start = None;
-        self.next
     }
 }

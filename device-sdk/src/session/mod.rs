@@ -6,6 +6,7 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod channel;
+mod groups;
 mod handler;
 mod raw;
 mod state;
@@ -20,7 +21,7 @@ use tracing::{debug, warn};
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 use vhost::vhost_user::{BackendReqHandler, Error as ProtocolError};
 
-use crate::device::{Device, DeviceError};
+use crate::device::{Device, DeviceError, chain};
 use crate::memory::MemoryError;
 use crate::ratelimit::RateLimit;
 use crate::worker::ChangeError;
@@ -115,11 +116,12 @@ pub fn serve<D: Device>(device: &mut D, stream: &UnixStream) -> Result<(), Sessi
 }
 
 /// Says that a request is answered with "no".
-fn warn_of(header: Option<Header>, refused: &dyn std::error::Error) {
+fn warn_of(header: Option<Header>, refused: &(dyn std::error::Error + 'static)) {
     static LIMIT: RateLimit = RateLimit::new();
     if let Some(unseen) = LIMIT.pass() {
         let request = header.map(|header| header.request);
-        warn!(?request, %refused, "request refused{unseen}");
+        let reason = chain(refused);
+        warn!(?request, reason, "request refused{unseen}");
     }
 }
 

@@ -7,19 +7,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent};
-use tracing::debug;
 
 use super::channel::Channel;
 use super::{Refused, STATUS_FEATURES_OK, STATUS_NEEDS_RESET};
 use crate::device::Device;
 use crate::memory::Memory;
-use crate::queue::{RingAddresses, RingStart};
+use crate::queue::RingAddresses;
 use crate::worker::{Breakage, Change, ChangeError, Running};
 
 /// `VIRTIO_RING_F_INDIRECT_DESC` (virtio 1.2, section 6).
-const INDIRECT_DESC: u64 = 1 << 28;
+pub(super) const INDIRECT_DESC: u64 = 1 << 28;
 /// `VIRTIO_RING_F_EVENT_IDX`.
-const EVENT_IDX: u64 = 1 << 29;
+pub(super) const EVENT_IDX: u64 = 1 << 29;
 /// `VIRTIO_F_VERSION_1`.
 const VERSION_1: u64 = 1 << 32;
 /// Not a virtio feature: the frontend and this side speak the vhost-user extensions.
@@ -29,21 +28,21 @@ const ENGINE: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1 | PROTOCOL_FEATURES;
 
 /// What the frontend has said of one ring.
 #[derive(Debug, Default)]
-struct Vring {
-    size: Option<u16>,
-    addresses: Option<RingAddresses>,
-    base: u16,
-    kick: Option<File>,
-    call: Option<File>,
-    enabled: bool,
+pub(super) struct Vring {
+    pub(super) size: Option<u16>,
+    pub(super) addresses: Option<RingAddresses>,
+    pub(super) base: u16,
+    pub(super) kick: Option<File>,
+    pub(super) call: Option<File>,
+    pub(super) enabled: bool,
     /// Its group's worker has it.
-    running: bool,
+    pub(super) running: bool,
 }
 
 /// Queues that share a worker.
-struct Group {
-    queues: Range<u16>,
-    running: Option<Running>,
+pub(super) struct Group {
+    pub(super) queues: Range<u16>,
+    pub(super) running: Option<Running>,
 }
 
 /// One connection's state. All of it lives on the session thread.
@@ -52,11 +51,11 @@ pub(super) struct State<'d, D: Device> {
     pub(super) memory: Arc<Memory>,
     pub(super) protocol: u64,
     pub(super) channel: Arc<Channel>,
-    breakage: Arc<Breakage>,
-    acked: u64,
-    status: u8,
-    vrings: Vec<Vring>,
-    groups: Vec<Group>,
+    pub(super) breakage: Arc<Breakage>,
+    pub(super) acked: u64,
+    pub(super) status: u8,
+    pub(super) vrings: Vec<Vring>,
+    pub(super) groups: Vec<Group>,
 }
 
 impl<'d, D: Device> State<'d, D> {
@@ -94,21 +93,21 @@ impl<'d, D: Device> State<'d, D> {
         self.vrings.len() as u64
     }
 
-    fn vring(&mut self, index: u32) -> Result<&mut Vring, Refused> {
+    pub(super) fn vring(&mut self, index: u32) -> Result<&mut Vring, Refused> {
         self.vrings
             .get_mut(index as usize)
             .ok_or(Refused::NoSuchQueue(index))
     }
 
     /// The running group of this queue, and the queue's place in it.
-    fn place(&self, index: u32) -> Option<(&Running, usize)> {
+    pub(super) fn place(&self, index: u32) -> Option<(&Running, usize)> {
         let group = self.group_of(index)?;
         let group = self.groups.get(group)?;
         let slot = (index as usize).checked_sub(usize::from(group.queues.start))?;
         Some((group.running.as_ref()?, slot))
     }
 
-    fn group_of(&self, index: u32) -> Option<usize> {
+    pub(super) fn group_of(&self, index: u32) -> Option<usize> {
         let index = u16::try_from(index).ok()?;
         self.groups.iter().position(|g| g.queues.contains(&index))
     }
@@ -234,144 +233,6 @@ impl<'d, D: Device> State<'d, D> {
     pub(super) fn disable(&mut self) -> Result<(), Refused> {
         (0..self.vrings.len() as u32).try_for_each(|index| self.set_enabled(index, false))
     }
-
-    /// Starts the ring if all that it needs is known by now; the order in which the frontend says
-    /// it does not matter. A group's worker begins with the first ring that is also enabled.
-    fn try_start(&mut self, index: u32) -> Result<(), Refused> {
-        let Some(group) = self.group_of(index) else {
-            return Ok(());
-        };
-        let vring = self.vring(index)?;
-        let (enabled, known) = (vring.enabled, vring.is_known());
-        if vring.running || !known || self.memory.regions().len() == 0 {
-            return Ok(());
-        }
-        let Some(place) = self.groups.get(group) else {
-            return Ok(());
-        };
-        if place.running.is_some() {
-            return self.start_ring(index);
-        }
-        if !enabled {
-            return Ok(());
-        }
-        let queues = place.queues.clone();
-        if self.groups.iter().all(|group| group.running.is_none()) {
-            // All rings were stopped: as good as a reset, and all that some frontends do.
-            self.breakage.clear();
-        }
-        let worker = self.device.start(group)?;
-        let running = Running::spawn(
-            format!("group-{group}"),
-            worker,
-            queues.clone(),
-            &self.memory,
-            Arc::clone(&self.breakage),
-        )?;
-        if let Some(place) = self.groups.get_mut(group) {
-            place.running = Some(running);
-        }
-        debug!(group, ?queues, "queue group started");
-        let started = queues
-            .map(u32::from)
-            .try_for_each(|ring| self.start_ring(ring));
-        if started.is_err() {
-            self.stop_group(group);
-        }
-        started
-    }
-
-    /// Hands the ring to its group's worker, if all that it needs is known.
-    fn start_ring(&mut self, index: u32) -> Result<(), Refused> {
-        let acked = self.acked;
-        let vring = self.vring(index)?;
-        let (Some(size), Some(addresses), Some(kick)) = (vring.size, vring.addresses, &vring.kick)
-        else {
-            return Ok(());
-        };
-        let start = RingStart {
-            size,
-            addresses,
-            base: vring.base,
-            event_idx: acked & EVENT_IDX != 0,
-            indirect: acked & INDIRECT_DESC != 0,
-        };
-        let enabled = vring.enabled;
-        let kick = kick.try_clone()?;
-        let call = vring.call.as_ref().map(File::try_clone).transpose()?;
-        if let Some((group, slot)) = self.place(index) {
-            group.change(Change::Start {
-                slot,
-                start,
-                enabled,
-                kick,
-                call,
-            })?;
-        }
-        self.vring(index)?.running = true;
-        debug!(index, ?start, "ring started");
-        Ok(())
-    }
-
-    /// Stops a ring and says where it would have gone on. Its group stops with it, finishing what
-    /// is in flight; rings of the group that still run are started again.
-    pub(super) fn stop_ring(&mut self, index: u32) -> Result<u16, Refused> {
-        let group = self.group_of(index).ok_or(Refused::NoSuchQueue(index))?;
-        self.stop_group(group);
-        let vring = self.vring(index)?;
-        // A stopped ring starts again with the next kick descriptor.
-        vring.kick = None;
-        let base = vring.base;
-        let rest = self.groups.get(group).map(|group| group.queues.clone());
-        for ring in rest.into_iter().flatten() {
-            if let Err(error) = self.try_start(u32::from(ring)) {
-                // This request is not to blame.
-                self.breakage.mark(&error);
-            }
-        }
-        Ok(base)
-    }
-
-    fn stop_group(&mut self, group: usize) {
-        let Some(place) = self.groups.get_mut(group) else {
-            return;
-        };
-        let Some(running) = place.running.take() else {
-            return;
-        };
-        let stopped = running.stop();
-        let first = usize::from(place.queues.start);
-        let count = usize::from(place.queues.end).saturating_sub(first);
-        let mut bases = stopped.bases.into_iter();
-        for vring in self.vrings.iter_mut().skip(first).take(count) {
-            let base = bases.next();
-            if std::mem::take(&mut vring.running)
-                && let Some(base) = base
-            {
-                vring.base = base;
-            }
-        }
-        if let Some(worker) = stopped.worker {
-            self.device.stop(group, worker);
-        }
-        debug!(group, "queue group stopped");
-    }
-
-    /// The device and its rings as they were when the connection began; memory stays.
-    pub(super) fn reset(&mut self) {
-        for group in 0..self.groups.len() {
-            self.stop_group(group);
-        }
-        for (index, vring) in self.vrings.iter_mut().enumerate() {
-            *vring = Vring::default();
-            self.breakage.listen(index, None);
-        }
-        self.device.reset();
-        self.breakage.clear();
-        self.acked = 0;
-        self.status = 0;
-        debug!("device reset");
-    }
 }
 
 /// Whether the descriptor is of a kind that can be waited on: a regular file is not.
@@ -382,7 +243,7 @@ fn waitable(fd: &File) -> io::Result<()> {
 
 impl Vring {
     /// Whether enough is known to start it.
-    fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         self.size.is_some() && self.addresses.is_some() && self.kick.is_some()
     }
 }

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 /// The wish to end, and what has to be told of it.
 #[derive(Debug)]
-pub(crate) struct Stop {
+pub(super) struct Stop {
     requested: AtomicBool,
     /// Readable once an end is wished.
     bell: EventFd,
@@ -24,10 +24,10 @@ pub(crate) struct Stop {
 
 /// The two signals, blocked in the thread that made this and in all that it starts.
 #[derive(Debug)]
-pub(crate) struct Signals(SigSet);
+pub(super) struct Signals(SigSet);
 
 impl Signals {
-    pub(crate) fn block() -> io::Result<Self> {
+    pub(super) fn block() -> io::Result<Self> {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGTERM);
         signals.add(Signal::SIGINT);
@@ -36,7 +36,7 @@ impl Signals {
     }
 
     /// Waits for them, also for those that have come already, in a thread of its own.
-    pub(crate) fn wait_in_thread(&self) -> io::Result<Arc<Stop>> {
+    pub(super) fn wait_in_thread(&self) -> io::Result<Arc<Stop>> {
         let signals = self.0;
         let stop = Arc::new(Stop::new()?);
         let asked = Arc::clone(&stop);
@@ -55,7 +55,7 @@ impl Signals {
 }
 
 impl Stop {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             requested: AtomicBool::new(false),
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
@@ -64,7 +64,7 @@ impl Stop {
     }
 
     /// Asks for the end; true if that was done before.
-    pub(crate) fn request(&self) -> bool {
+    pub(super) fn request(&self) -> bool {
         let before = self.requested.swap(true, Ordering::SeqCst);
         let _ = self.bell.write(1);
         self.cut();
@@ -78,12 +78,12 @@ impl Stop {
         }
     }
 
-    pub(crate) fn requested(&self) -> bool {
+    pub(super) fn requested(&self) -> bool {
         self.requested.load(Ordering::SeqCst)
     }
 
     /// Cuts this stream when the end is wished; at once, if it already is.
-    pub(crate) fn watch(&self, stream: &UnixStream) -> io::Result<()> {
+    pub(super) fn watch(&self, stream: &UnixStream) -> io::Result<()> {
         let clone = stream.try_clone()?;
         *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(clone);
         if self.requested() {
@@ -93,7 +93,7 @@ impl Stop {
     }
 
     /// The stream is done with.
-    pub(crate) fn unwatch(&self) {
+    pub(super) fn unwatch(&self) {
         *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
@@ -101,5 +101,23 @@ impl Stop {
 impl AsFd for Stop {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_wish_to_stop_cuts_the_stream() {
+        let stop = Stop::new().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        stop.watch(&ours).unwrap();
+        assert!(!stop.request());
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        assert!(theirs.write(&[0]).is_err());
+        assert!(stop.request());
     }
 }

@@ -5,28 +5,15 @@
 //! that stay are shared), the queues go over to it, and the old one is unmapped when the last
 //! request that points into it is done. No reference to guest memory is ever made, only raw
 //! pointers: the guest writes to it at any time.
-#![allow(unsafe_code)] // mmap, and the pointers that come of it.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::fs::File;
+mod region;
+
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::ptr;
 use std::sync::Arc;
 
-/// A region as the frontend describes it. All values are in bytes and come from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RegionLayout {
-    /// Guest physical address of the first byte.
-    pub guest_addr: u64,
-    /// Where the frontend has it mapped: the ring addresses it sends are of this kind.
-    pub user_addr: u64,
-    /// Length.
-    pub size: u64,
-    /// Where in the file the region begins.
-    pub file_offset: u64,
-}
+pub use region::{Region, RegionLayout};
 
 /// A memory table that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,103 +42,6 @@ pub enum MemoryError {
         #[source]
         source: io::Error,
     },
-}
-
-/// One region, mapped for as long as this value lives.
-#[derive(Debug)]
-pub struct Region {
-    layout: RegionLayout,
-    /// Start and length of the mapping, which may begin before the region and end behind it.
-    map: *mut libc::c_void,
-    map_len: usize,
-    /// Address of the region's first byte.
-    host: *mut u8,
-}
-
-// SAFETY: the mapping belongs to the process, not to a thread; the value is immutable.
-unsafe impl Send for Region {}
-// SAFETY: as above.
-unsafe impl Sync for Region {}
-
-impl Region {
-    /// Maps `file` shared, readable and writable. The file is not needed afterwards.
-    ///
-    /// The file must keep its length: touching a page behind the end of a file that was cut is
-    /// fatal to the process (SIGBUS). A frontend that does this ends its own device.
-    pub fn map(layout: RegionLayout, file: &File) -> Result<Self, MemoryError> {
-        let refuse = |why| MemoryError::Layout {
-            region: layout,
-            why,
-        };
-        let fail = |source| MemoryError::Map {
-            region: layout,
-            source,
-        };
-        if layout.size == 0 {
-            return Err(refuse("it is empty"));
-        }
-        for start in [layout.guest_addr, layout.user_addr] {
-            start
-                .checked_add(layout.size)
-                .ok_or_else(|| refuse("its addresses wrap around"))?;
-        }
-        let end = layout
-            .file_offset
-            .checked_add(layout.size)
-            .ok_or_else(|| refuse("its file offsets wrap around"))?;
-        let meta = file.metadata().map_err(fail)?;
-        if meta.file_type().is_file() && meta.len() < end {
-            return Err(refuse(
-                "the file is shorter; touching the rest would be fatal",
-            ));
-        }
-        // Huge page files want offset and length in whole huge pages, which is their block size.
-        let page = meta.blksize().next_power_of_two().max(4096);
-        let before = layout.file_offset & page.wrapping_sub(1);
-        let map_len = layout
-            .size
-            .checked_add(before)
-            .and_then(|len| len.checked_next_multiple_of(page))
-            .and_then(|len| usize::try_from(len).ok())
-            .ok_or_else(|| refuse("it is larger than the address space"))?;
-        let offset = libc::off_t::try_from(layout.file_offset.wrapping_sub(before))
-            .map_err(|_| refuse("its file offset is out of range"))?;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let map = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                map_len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_NORESERVE,
-                file.as_raw_fd(),
-                offset,
-            )
-        };
-        if map == libc::MAP_FAILED {
-            return Err(fail(io::Error::last_os_error()));
-        }
-        // SAFETY: the mapping is the process's own; guest memory has no place in a core dump.
-        unsafe { libc::madvise(map, map_len, libc::MADV_DONTDUMP) };
-        Ok(Self {
-            layout,
-            map,
-            map_len,
-            host: map.cast::<u8>().wrapping_add(before as usize),
-        })
-    }
-
-    /// What the region was mapped from.
-    pub fn layout(&self) -> RegionLayout {
-        self.layout
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `map` and nothing else unmaps it; whoever holds
-        // pointers into it also holds the `Memory` that owns this value.
-        unsafe { libc::munmap(self.map, self.map_len) };
-    }
 }
 
 /// A run of addresses (guest's or frontend's) that lies contiguous in this process.
@@ -194,13 +84,13 @@ pub struct Memory {
 impl Memory {
     /// A table of these regions. Fails when two of them overlap.
     pub fn new(mut regions: Vec<Arc<Region>>) -> Result<Self, MemoryError> {
-        regions.sort_by_key(|region| region.layout.guest_addr);
+        regions.sort_by_key(|region| region.layout().guest_addr);
         let windows: Vec<Window> = regions
             .iter()
             .map(|region| Window {
-                start: region.layout.guest_addr,
-                len: region.layout.size,
-                host: region.host.expose_provenance(),
+                start: region.layout().guest_addr,
+                len: region.layout().size,
+                host: region.host().expose_provenance(),
             })
             .collect();
         for (low, high) in windows.iter().zip(windows.iter().skip(1)) {
@@ -222,7 +112,7 @@ impl Memory {
     /// compared: the protocol leaves it out of a removal).
     pub fn without(&self, layout: RegionLayout) -> Result<Self, MemoryError> {
         let same = |region: &Arc<Region>| {
-            let have = region.layout;
+            let have = region.layout();
             (have.guest_addr, have.user_addr, have.size)
                 == (layout.guest_addr, layout.user_addr, layout.size)
         };
@@ -236,7 +126,7 @@ impl Memory {
 
     /// The regions, by guest address.
     pub fn regions(&self) -> impl ExactSizeIterator<Item = RegionLayout> {
-        self.regions.iter().map(|region| region.layout)
+        self.regions.iter().map(|region| region.layout())
     }
 
     /// The regions themselves, for another table to share.
@@ -255,9 +145,9 @@ impl Memory {
     pub fn user(&self, addr: u64, len: u64) -> Option<*mut u8> {
         self.regions.iter().find_map(|region| {
             Window {
-                start: region.layout.user_addr,
-                len: region.layout.size,
-                host: region.host.expose_provenance(),
+                start: region.layout().user_addr,
+                len: region.layout().size,
+                host: region.host().expose_provenance(),
             }
             .translate(addr, len)
         })
@@ -317,52 +207,8 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use super::region::tests::{file, layout};
     use super::*;
-
-    fn file(len: u64) -> File {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(len).unwrap();
-        file
-    }
-
-    fn layout(guest: u64, user: u64, size: u64, offset: u64) -> RegionLayout {
-        RegionLayout {
-            guest_addr: guest,
-            user_addr: user,
-            size,
-            file_offset: offset,
-        }
-    }
-
-    #[test]
-    fn regions_that_make_no_sense_are_refused() {
-        let file = file(0x10000);
-        for bad in [
-            layout(0, 0, 0, 0),
-            layout(u64::MAX - 0xfff, 0, 0x1000, 0),
-            layout(0, u64::MAX - 0xfff, 0x1000, 0),
-            layout(0, 0, 0x1000, u64::MAX - 0x10),
-            layout(0, 0, 0x10001, 0),
-            layout(0, 0, 0x1000, 0x10000),
-            layout(0, 0, 1 << 63, 0),
-        ] {
-            let error = Region::map(bad, &file).unwrap_err();
-            assert!(matches!(error, MemoryError::Layout { .. }), "{error}");
-        }
-    }
-
-    #[test]
-    fn an_offset_inside_a_page_is_honoured() {
-        use std::os::unix::fs::FileExt;
-        let file = file(0x3000);
-        file.write_all_at(b"here", 0x1010).unwrap();
-        let region = Region::map(layout(0x8000, 0x100, 0x1000, 0x1010), &file).unwrap();
-        let memory = Memory::new(vec![Arc::new(region)]).unwrap();
-        let host = memory.guest(0x8000, 4).unwrap();
-        // SAFETY: just translated, and `memory` lives.
-        assert_eq!(unsafe { host.cast::<[u8; 4]>().read_volatile() }, *b"here");
-        assert_eq!(memory.user(0x100, 4), Some(host));
-    }
 
     #[test]
     fn translation_keeps_inside_the_regions() {

@@ -21,17 +21,18 @@
 
 #![allow(unsafe_code)] // Takes ownership of an inherited descriptor.
 
+mod sandbox;
+mod signals;
+mod socket;
+
 use std::error::Error;
-use std::fs;
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockType, getsockname, getsockopt, sockopt};
 use nix::sys::socket::{SockaddrLike, UnixAddr};
 use tracing::{debug, info, warn};
@@ -40,9 +41,9 @@ use tracing_subscriber::EnvFilter;
 use crate::device::Device;
 use crate::device::chain;
 use crate::ratelimit::RateLimit;
-use crate::sandbox;
 use crate::session::{self, SessionError};
-use crate::signals::{Signals, Stop};
+use signals::{Signals, Stop};
+use socket::Socket;
 
 /// Where the daemon meets its frontend: exactly one of the two.
 #[derive(Debug, Clone, clap::Args)]
@@ -211,87 +212,6 @@ fn inherited(fd: RawFd) -> Result<UnixStream, ServeError> {
     Ok(stream)
 }
 
-/// A listening socket, removed from the file system when this value goes.
-struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode, to remove only what was made here.
-    identity: Option<(u64, u64)>,
-}
-
-impl Socket {
-    /// Listens at `path`. A socket there that nobody listens on any more is replaced.
-    fn listen(path: &Path) -> Result<Self, ServeError> {
-        let refuse = |remedy| {
-            move |source| ServeError::Endpoint {
-                what: format!("cannot listen on {}", path.display()),
-                remedy,
-                source,
-            }
-        };
-        let other = "choose another path, or end what is there first";
-        match UnixStream::connect(path) {
-            Ok(_) => {
-                let in_use = io::Error::from(io::ErrorKind::AddrInUse);
-                return Err(refuse(other)(in_use));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => {
-                let meta = fs::symlink_metadata(path).map_err(refuse(other))?;
-                if !meta.file_type().is_socket() {
-                    let exists = io::Error::from(io::ErrorKind::AlreadyExists);
-                    return Err(refuse(other)(exists));
-                }
-                fs::remove_file(path).map_err(refuse(other))?;
-            }
-        }
-        let listener = UnixListener::bind(path)
-            .map_err(refuse("check that the directory exists and is writable"))?;
-        Ok(Self {
-            listener,
-            identity: identity(path),
-            path: path.to_owned(),
-        })
-    }
-
-    /// The next frontend; `None` when asked to stop.
-    fn accept(&self, stop: &Stop) -> io::Result<Option<UnixStream>> {
-        loop {
-            let mut fds = [
-                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-                PollFd::new(stop.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) => {}
-                Err(nix::Error::EINTR) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            if stop.requested() {
-                return Ok(None);
-            }
-            match self.listener.accept() {
-                Ok((stream, _)) => return Ok(Some(stream)),
-                // The frontend gave up between poll and accept.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let meta = fs::symlink_metadata(path).ok()?;
-    Some((meta.dev(), meta.ino()))
-}
-
 /// Prints an error with its causes on stderr, one chain, each cause once:
 /// `error: cannot open disk.img: Permission denied (os error 13)`.
 pub fn report(error: &(dyn Error + 'static)) {
@@ -312,68 +232,9 @@ pub fn exit<E: Error + 'static>(result: Result<(), E>) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, IntoRawFd};
 
     use super::*;
-
-    #[test]
-    fn a_live_socket_is_refused_and_a_dead_one_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let live = Socket::listen(&path).unwrap();
-        let error = Socket::listen(&path).err().unwrap();
-        assert!(error.to_string().contains("choose another path"), "{error}");
-        drop(live);
-        // As after SIGKILL: the file stays, nobody listens.
-        drop(UnixListener::bind(dir.path().join("t")).unwrap());
-        let replaced = Socket::listen(&dir.path().join("t")).unwrap();
-        assert!(UnixStream::connect(&replaced.path).is_ok());
-    }
-
-    #[test]
-    fn a_file_in_the_way_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("precious");
-        fs::write(&path, "data").unwrap();
-        assert!(Socket::listen(&path).is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"data");
-    }
-
-    #[test]
-    fn only_the_own_socket_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let socket = Socket::listen(&path).unwrap();
-        drop(socket);
-        assert!(!path.exists());
-        let socket = Socket::listen(&path).unwrap();
-        fs::rename(&path, dir.path().join("moved")).unwrap();
-        let _other = UnixListener::bind(&path).unwrap();
-        drop(socket);
-        assert!(path.exists());
-    }
-
-    #[test]
-    fn a_wish_to_stop_ends_the_wait_for_a_frontend() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = Socket::listen(&dir.path().join("s")).unwrap();
-        let stop = Stop::new().unwrap();
-        let _frontend = UnixStream::connect(&socket.path).unwrap();
-        assert!(socket.accept(&stop).unwrap().is_some());
-        stop.request();
-        assert!(socket.accept(&stop).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_wish_to_stop_cuts_the_stream() {
-        let stop = Stop::new().unwrap();
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        stop.watch(&ours).unwrap();
-        assert!(!stop.request());
-        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
-        assert!(theirs.write(&[0]).is_err());
-        assert!(stop.request());
-    }
 
     #[test]
     fn only_a_unix_stream_is_inherited() {
@@ -392,7 +253,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let fd = OwnedFd::from(ours);
-        let stream = inherited(std::os::fd::IntoRawFd::into_raw_fd(fd)).unwrap();
+        let stream = inherited(fd.into_raw_fd()).unwrap();
         (&theirs).write_all(b"x").unwrap();
         assert_eq!((&stream).read(&mut [0]).unwrap(), 1);
     }

@@ -69,7 +69,7 @@ const REFUSED: &[libc::c_long] = &[
 
 /// Takes privileges from this process for good. Kernels without seccomp are served all the same,
 /// with a warning: the filter is a second wall, not the first.
-pub(crate) fn confine() -> io::Result<()> {
+pub(super) fn confine() -> io::Result<()> {
     prctl::set_no_new_privs()?;
     match filter() {
         Ok(program) => {

@@ -1,0 +1,147 @@
+//! The listening socket of `--socket`.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::ServeError;
+use super::signals::Stop;
+
+/// A listening socket, removed from the file system when this value goes.
+pub(super) struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode, to remove only what was made here.
+    identity: Option<(u64, u64)>,
+}
+
+impl Socket {
+    /// Listens at `path`. A socket there that nobody listens on any more is replaced.
+    pub(super) fn listen(path: &Path) -> Result<Self, ServeError> {
+        let refuse = |remedy| {
+            move |source| ServeError::Endpoint {
+                what: format!("cannot listen on {}", path.display()),
+                remedy,
+                source,
+            }
+        };
+        let other = "choose another path, or end what is there first";
+        match UnixStream::connect(path) {
+            Ok(_) => {
+                let in_use = io::Error::from(io::ErrorKind::AddrInUse);
+                return Err(refuse(other)(in_use));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => {
+                let meta = fs::symlink_metadata(path).map_err(refuse(other))?;
+                if !meta.file_type().is_socket() {
+                    let exists = io::Error::from(io::ErrorKind::AlreadyExists);
+                    return Err(refuse(other)(exists));
+                }
+                fs::remove_file(path).map_err(refuse(other))?;
+            }
+        }
+        let listener = UnixListener::bind(path)
+            .map_err(refuse("check that the directory exists and is writable"))?;
+        Ok(Self {
+            listener,
+            identity: identity(path),
+            path: path.to_owned(),
+        })
+    }
+
+    /// The next frontend; `None` when asked to stop.
+    pub(super) fn accept(&self, stop: &Stop) -> io::Result<Option<UnixStream>> {
+        loop {
+            let mut fds = [
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(nix::Error::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if stop.requested() {
+                return Ok(None);
+            }
+            match self.listener.accept() {
+                Ok((stream, _)) => return Ok(Some(stream)),
+                // The frontend gave up between poll and accept.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_socket_is_refused_and_a_dead_one_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let live = Socket::listen(&path).unwrap();
+        let error = Socket::listen(&path).err().unwrap();
+        assert!(error.to_string().contains("choose another path"), "{error}");
+        drop(live);
+        // As after SIGKILL: the file stays, nobody listens.
+        drop(UnixListener::bind(dir.path().join("t")).unwrap());
+        let replaced = Socket::listen(&dir.path().join("t")).unwrap();
+        assert!(UnixStream::connect(&replaced.path).is_ok());
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        fs::write(&path, "data").unwrap();
+        assert!(Socket::listen(&path).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+
+    #[test]
+    fn only_the_own_socket_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let socket = Socket::listen(&path).unwrap();
+        drop(socket);
+        assert!(!path.exists());
+        let socket = Socket::listen(&path).unwrap();
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        drop(socket);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_wish_to_stop_ends_the_wait_for_a_frontend() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = Socket::listen(&dir.path().join("s")).unwrap();
+        let stop = Stop::new().unwrap();
+        let _frontend = UnixStream::connect(&socket.path).unwrap();
+        assert!(socket.accept(&stop).unwrap().is_some());
+        stop.request();
+        assert!(socket.accept(&stop).unwrap().is_none());
+    }
+}
