@@ -20,10 +20,13 @@ test: ## Every suite: units, conformance, bare metal on KVM, Linux in the nested
 lint: ## Formatting, clippy, documentation, dependencies
 	tests/lint
 
+docs: build ## docs/cli.md, from what the programs say of themselves
+	tests/cli-reference $(TARGET)/release >docs/cli.md
+
 install: build ## Into PREFIX (/usr/local): bin/outboard, libexec/outboard/
 	install -Dm755 $(TARGET)/release/outboard $(DESTDIR)$(PREFIX)/bin/outboard
 	for daemon in $(DAEMONS); do \
 		install -Dm755 $(TARGET)/release/$$daemon $(DESTDIR)$(PREFIX)/libexec/outboard/$$daemon || exit 1; \
 	done
 
-.PHONY: help build demo test lint install
+.PHONY: help build demo test lint docs install

@@ -11,8 +11,9 @@ use tracing_subscriber::EnvFilter;
 const EXAMPLES: &str = "\
 Examples:
   Boot a kernel with a disk and a network card, its first serial port on this terminal:
-    outboard run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0 root=/dev/vda rw' \\
-        --cpus 2 --memory 1G --disk path=root.img --net tap=tap0
+    outboard run --kernel vmlinuz --initrd initrd.img --memory 1G \\
+        --cmdline 'console=ttyS0 root=/dev/vda rw' \\
+        --disk path=root.img --net tap=tap0
   See whether this machine is ready:
     outboard doctor
 

@@ -13,15 +13,20 @@ use outboard::vm;
 const USAGE: u8 = 2;
 
 const EXAMPLES: &str = "\
-Keys of --disk:    path=FILE | socket=PATH, readonly, serial=TEXT, format=raw, queues=N
-Keys of --net:     tap=NAME | socket=PATH, mac=ADDRESS
-Keys of --device:  vhost-user, id=NUMBER|NAME (virtio device id: 26, fs, rng, ...), socket=PATH, queues=N, name=TEXT
-Keys of all three: addr=SLOT (1 to 31), on-exit=degrade|stop; of the first two: id=NAME
+Keys of --disk:
+  path=FILE | socket=PATH, readonly, serial=TEXT, format=raw, queues=N
+Keys of --net:
+  tap=NAME | socket=PATH, mac=ADDRESS
+Keys of --device:
+  vhost-user, id=NUMBER|NAME (the virtio device: 26, fs, rng, ...),
+  socket=PATH, queues=N, name=TEXT
+Keys of all three:
+  addr=SLOT (1 to 31), on-exit=degrade|stop; of disk and net: id=NAME
 
 Examples:
-  outboard run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G
+  outboard run --kernel vmlinuz --initrd initrd.img --cmdline console=ttyS0
   outboard run --kernel vmlinux --disk path=root.img,serial=root --console
-  outboard run --kernel vmlinuz --device vhost-user,id=fs,socket=/run/virtiofsd.sock,queues=2
+  outboard run --kernel vmlinuz --device vhost-user,id=fs,socket=/tmp/fs.sock
   outboard run vm.toml --cpus 4 --dry-run";
 
 /// Flags say the same as the keys of the file; a flag given beside a file wins over its key, and
