@@ -64,9 +64,10 @@ mod get_id {
         let check = |written: u32, data: &[u8]| {
             // Padded to 20 bytes, and the status.
             let expected = b"conformance\0\0\0\0\0\0\0\0\0\0";
-            match written == 21 && data == expected {
-                true => Ok(()),
-                false => Err(format!("{written} bytes written: {data:x?}")),
+            if written == 21 && data == expected {
+                Ok(())
+            } else {
+                Err(format!("{written} bytes written: {data:x?}"))
             }
         };
         start(
@@ -90,9 +91,10 @@ mod read {
     fn endpoint() -> Listening {
         let check = |written: u32, data: &[u8]| {
             let (status, sector) = data.split_last().unwrap();
-            match written == 513 && *status == 0 && sector == pattern(77) {
-                true => Ok(()),
-                false => Err(format!("{written} bytes written, status {status}")),
+            if written == 513 && *status == 0 && sector == pattern(77) {
+                Ok(())
+            } else {
+                Err(format!("{written} bytes written, status {status}"))
             }
         };
         let readable = header(Kind::In, 77);
@@ -197,9 +199,9 @@ impl Writer {
                     Segment::readable(addr + 1000, 3096),
                 ];
                 let requests = &mut self.requests[usize::from(queue)];
-                let driven = driver.queue(queue).unwrap();
+                let running = driver.queue(queue).unwrap();
                 requests
-                    .add(driven, Kind::Out, sector, &data, index)
+                    .add(running, Kind::Out, sector, &data, index)
                     .unwrap();
             }
             driver.queue(queue).unwrap().flush().unwrap();
@@ -213,8 +215,8 @@ impl Writer {
         for queue in 0..QUEUES {
             for _ in 0..PER_QUEUE {
                 let requests = &mut self.requests[usize::from(queue)];
-                let driven = driver.queue(queue).unwrap();
-                let done = requests.wait(driven, DEFAULT_LIMIT).unwrap();
+                let running = driver.queue(queue).unwrap();
+                let done = requests.wait(running, DEFAULT_LIMIT).unwrap();
                 assert_eq!(done.status, Status::Ok);
             }
         }

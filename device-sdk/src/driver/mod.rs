@@ -14,9 +14,11 @@ pub mod connection;
 pub mod console;
 mod daemon;
 mod deadline;
+mod descriptor;
 mod error;
 pub mod layout;
 pub mod memory;
+mod negotiate;
 pub mod net;
 mod notices;
 mod queue;
@@ -24,6 +26,7 @@ pub mod raw;
 pub mod ring;
 #[cfg(test)]
 mod ring_tests;
+mod window;
 
 use std::os::unix::net::UnixStream;
 use std::time::Duration;

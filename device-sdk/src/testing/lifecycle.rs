@@ -2,14 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use vhost::vhost_user::VhostUserProtocolFeatures;
-
-use super::{Bench, CANARY, Endpoint, Outcome, Setup, ensure};
+use super::{Bench, Endpoint, Outcome, Setup, ensure};
 use crate::driver::{DriverError, QueueOptions, Segment};
 
-/// GET_VRING_BASE of an idle queue is the count of what it completed; asked again it is the same;
+/// `GET_VRING_BASE` of an idle queue is the count of what it completed; asked again it is the same;
 /// and started there, the queue goes on.
-#[allow(clippy::doc_markdown)]
 pub fn stops_at_the_index_it_would_go_on_at(endpoint: &mut dyn Endpoint) -> Outcome {
     let mut bench = Bench::start(endpoint, Setup::default())?;
     let index = bench.expected.probe.queue;
@@ -128,8 +125,7 @@ pub fn gives_back_buffers_it_has_no_use_for_yet(endpoint: &mut dyn Endpoint) -> 
     bench.round_trips(2)
 }
 
-/// Rings begin where SET_VRING_BASE says, and indices wrap.
-#[allow(clippy::doc_markdown)]
+/// Rings begin where `SET_VRING_BASE` says, and indices wrap.
 pub fn starts_at_any_index(endpoint: &mut dyn Endpoint) -> Outcome {
     for features in [Setup::default().features, Setup::plain().features] {
         for base in [1u16, 63, 64, 0x7fff, 0xfff0, 0xffff] {
@@ -275,94 +271,4 @@ pub fn leaves_queues_alone_that_were_not_started(endpoint: &mut dyn Endpoint) ->
         );
     }
     Ok(())
-}
-
-/// A reset with requests in flight leaves a device as good as new, and it writes nothing more into
-/// the rings and buffers it was given before.
-pub fn resets_at_any_moment(endpoint: &mut dyn Endpoint) -> Outcome {
-    let mut bench = Bench::start(endpoint, Setup::default())?;
-    for round in 0..20u16 {
-        bench.submit(1 + round)?;
-        if round % 3 == 0 {
-            bench.collect(1)?;
-        }
-        let protocol = bench.driver.negotiated().protocol;
-        if !protocol.contains(VhostUserProtocolFeatures::RESET_DEVICE) {
-            bench.reset()?;
-            bench.round_trips(2)?;
-            continue;
-        }
-        bench.add(63).map_err(DriverError::from)?;
-        let mut old = bench.driver.take_queue(bench.expected.probe.queue)?;
-        bench.driver.connection().reset()?;
-        let used = old.ring().device_used();
-        old.ring_mut().publish();
-        old.kick()?;
-        let moved = bench.settle(|_| Ok(old.ring().device_used() != used))?;
-        ensure!(
-            !moved,
-            "a request was completed after the reset was acknowledged"
-        );
-        bench.reset()?;
-        bench.round_trips(2)?;
-    }
-    Ok(())
-}
-
-/// A connection that ends with requests in flight leaves a device as good as new.
-pub fn survives_disconnects_at_any_moment(endpoint: &mut dyn Endpoint) -> Outcome {
-    for round in 0..10u16 {
-        let mut bench = Bench::start(endpoint, Setup::default())?;
-        bench.submit(1 + round * 2)?;
-        bench.driver.connection().close();
-    }
-    Bench::start(endpoint, Setup::default())?.round_trips(5)
-}
-
-/// Memory that is added while the device runs can be used at once, and what it had stays.
-pub fn follows_memory_that_changes(endpoint: &mut dyn Endpoint) -> Outcome {
-    let mut bench = Bench::start(endpoint, Setup::default())?;
-    // Eight regions in all, which every vhost-user device takes.
-    for i in 0..6u64 {
-        bench.round_trips(5)?;
-        bench.submit(10)?;
-        let addr = (16 + i) << 30;
-        bench.driver.add_memory(addr, 1 << 20)?;
-        bench.collect(10)?;
-        bench.probe_from(addr)?;
-    }
-    bench.round_trips(5)
-}
-
-/// Memory that was taken away is not touched any more, and costs no more than the device.
-pub fn forgets_memory_that_is_taken_away(endpoint: &mut dyn Endpoint) -> Outcome {
-    let mut bench = Bench::start(endpoint, Setup::default())?;
-    let addr = 16 << 30;
-    bench.driver.add_memory(addr, 1 << 20)?;
-    bench.probe_from(addr)?;
-    let gone = bench
-        .driver
-        .memory()
-        .window(addr, 4096)
-        .map_err(DriverError::from)?;
-    bench.driver.remove_memory(addr)?;
-    bench.round_trips(3)?;
-    // What the device would read stays readable; what it would write is gone.
-    gone.fill(CANARY);
-    let (readable, _) = bench.fill(0);
-    let mut chain = vec![Segment::readable(readable.addr(), readable.len() as u32)];
-    chain.push(Segment::writable(addr, bench.expected.probe.writable));
-    chain.retain(|segment| segment.len > 0);
-    if bench.expected.probe.writable == 0 {
-        chain = vec![Segment::readable(addr, readable.len() as u32)];
-    }
-    bench.queue()?.submit(&chain, 0)?;
-    bench.settle(|_| Ok(false))?;
-    let touched = gone
-        .to_vec(0, gone.len())
-        .iter()
-        .any(|byte| *byte != CANARY);
-    ensure!(!touched, "the device wrote into memory that was taken away");
-    bench.reset()?;
-    bench.round_trips(3)
 }

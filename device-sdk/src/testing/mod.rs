@@ -15,9 +15,11 @@ mod bench;
 pub mod config;
 pub mod hostile;
 pub mod lifecycle;
+pub mod memory;
 pub mod negotiation;
 pub mod notification;
 pub mod protocol;
+pub mod resets;
 pub mod rings;
 
 #[cfg(test)]
@@ -183,16 +185,16 @@ macro_rules! for_each_conformance_check {
             lifecycle::does_nothing_before_enable,
             lifecycle::pauses_while_disabled,
             lifecycle::leaves_queues_alone_that_were_not_started,
-            lifecycle::resets_at_any_moment,
-            lifecycle::survives_disconnects_at_any_moment,
-            lifecycle::follows_memory_that_changes,
-            lifecycle::forgets_memory_that_is_taken_away,
+            resets::resets_at_any_moment,
+            resets::survives_disconnects_at_any_moment,
+            memory::follows_memory_that_changes,
+            memory::forgets_memory_that_is_taken_away,
             rings::answers_many_requests,
             rings::completes_batches,
             rings::takes_full_rings_of_every_size,
             rings::makes_no_assumption_about_framing,
             rings::follows_indirect_tables,
-            rings::crosses_memory_regions,
+            memory::crosses_memory_regions,
             notification::calls_when_asked_by_flags,
             notification::calls_when_asked_by_event_index,
             notification::keeps_quiet_when_asked,

@@ -1,7 +1,9 @@
 //! The kit's own test: each fault of the reference device fails the check that is there for it.
 
 use super::reference::{Fault, Reference};
-use super::{Check, config, hostile, lifecycle, negotiation, notification, protocol, rings};
+use super::{
+    Check, config, hostile, lifecycle, memory, negotiation, notification, protocol, resets, rings,
+};
 
 macro_rules! caught {
     ($($name:ident: $fault:ident by $module:ident::$check:ident,)*) => {
@@ -31,27 +33,27 @@ caught! {
     dies_on_half: DiesOnError by protocol::survives_half_a_message,
     panics_on_queue: PanicsOnQueue by protocol::survives_nonsense_about_queues,
     serves_once: ServesOnce by protocol::serves_one_connection_after_another,
-    dies_with_connection: ServesOnce by lifecycle::survives_disconnects_at_any_moment,
+    dies_with_connection: ServesOnce by resets::survives_disconnects_at_any_moment,
     config_ignores_offset: ConfigIgnoresOffset by config::reads_the_same_in_every_size,
     config_leaks: ConfigLeaks by config::has_bounds,
     stops_at_zero: StopsAtZero by lifecycle::stops_at_the_index_it_would_go_on_at,
     takes_one_more: TakesOneMore by lifecycle::loses_nothing_when_stopped_with_requests_in_flight,
     stops_all: StopsAll by lifecycle::stops_one_queue_while_others_run,
     loses_posted: TakesOneMore by lifecycle::gives_back_buffers_it_has_no_use_for_yet,
-    keeps_all_memory: KeepsAllMemory by lifecycle::forgets_memory_that_is_taken_away,
+    keeps_all_memory: KeepsAllMemory by memory::forgets_memory_that_is_taken_away,
     starts_at_zero: StartsAtZero by lifecycle::starts_at_any_index,
     keeps_first_ring: KeepsFirstRing by lifecycle::starts_again_with_another_ring,
     ignores_enable: IgnoresEnable by lifecycle::does_nothing_before_enable,
     ignores_disable: IgnoresDisable by lifecycle::pauses_while_disabled,
     ignores_start: IgnoresStart by lifecycle::leaves_queues_alone_that_were_not_started,
-    ignores_reset: IgnoresReset by lifecycle::resets_at_any_moment,
-    keeps_first_memory: KeepsFirstMemory by lifecycle::follows_memory_that_changes,
+    ignores_reset: IgnoresReset by resets::resets_at_any_moment,
+    keeps_first_memory: KeepsFirstMemory by memory::follows_memory_that_changes,
     tires: Tires by rings::answers_many_requests,
     one_each_kick: OneEachKick by rings::completes_batches,
     loses_last_slot: LosesLastSlot by rings::takes_full_rings_of_every_size,
     at_most_two: AtMostTwo by rings::makes_no_assumption_about_framing,
     no_indirect: NoIndirect by rings::follows_indirect_tables,
-    one_region: OneRegion by rings::crosses_memory_regions,
+    one_region: OneRegion by memory::crosses_memory_regions,
     says_too_much: SaysTooMuch by rings::answers_many_requests,
     never_calls: NeverCalls by notification::calls_when_asked_by_flags,
     ignores_used_event: IgnoresUsedEvent by notification::calls_when_asked_by_event_index,

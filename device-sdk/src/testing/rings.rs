@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Bench, CANARY, Endpoint, Failure, Outcome, Setup, ensure};
-use crate::driver::{DriverError, GuestMemory, Segment, Window};
+use super::{Bench, Endpoint, Failure, Outcome, Setup, ensure};
+use crate::driver::{Segment, Window};
 
 /// Enough requests to go round the ring many times.
 pub fn answers_many_requests(endpoint: &mut dyn Endpoint) -> Outcome {
@@ -122,71 +122,6 @@ pub fn follows_indirect_tables(endpoint: &mut dyn Endpoint) -> Outcome {
         )?;
     }
     Ok(())
-}
-
-/// A buffer may go on from one memory region into the next, where they touch.
-pub fn crosses_memory_regions(endpoint: &mut dyn Endpoint) -> Outcome {
-    let mut bench = Bench::start(endpoint, Setup::default())?;
-    let (low, border) = (8u64 << 30, (8u64 << 30) + 0x1_0000);
-    bench.driver.add_memory(low, 0x1_0000)?;
-    bench.driver.add_memory(border, 0x1_0000)?;
-    let probe = bench.expected.probe.clone();
-    let crossing_readable = probe.writable == 0;
-    for before in [1u64, 3] {
-        // One part lies across the border, beginning this many bytes before it; the other does not.
-        let across = border - before;
-        let (from, to) = if crossing_readable {
-            (across, low)
-        } else {
-            (low, across)
-        };
-        let memory = bench.driver.memory();
-        let readable = span(memory, from, probe.readable.len() as u64)?;
-        let writable = span(memory, to, u64::from(probe.writable))?;
-        let mut data = probe.readable.as_slice();
-        for part in &readable {
-            let (head, tail) = data.split_at(part.len());
-            part.write(0, head);
-            data = tail;
-        }
-        for part in &writable {
-            part.fill(CANARY);
-        }
-        let mut chain = vec![Segment::readable(from, probe.readable.len() as u32)];
-        chain.push(Segment::writable(to, probe.writable));
-        chain.retain(|segment| segment.len > 0);
-        let limit = bench.limit;
-        let queue = bench.queue()?;
-        queue.submit(&chain, 0)?;
-        let used = queue.wait(limit)?;
-        let data: Vec<u8> = writable
-            .iter()
-            .flat_map(|part| part.to_vec(0, part.len()))
-            .collect();
-        (probe.check)(used.written, &data)
-            .map_err(|reason| Failure::new(format!("across two regions: {reason}")))?;
-    }
-    Ok(())
-}
-
-/// The windows that make up a range, which may go over any number of regions that touch.
-fn span(memory: &GuestMemory, mut addr: u64, mut len: u64) -> Outcome<Vec<Window>> {
-    let mut windows = Vec::new();
-    while len > 0 {
-        let regions = memory.layout();
-        let region = regions
-            .iter()
-            .find(|&&(start, size)| addr >= start && addr - start < size);
-        let here = region.map_or(0, |&(start, size)| (size - (addr - start)).min(len));
-        windows.push(
-            memory
-                .window(addr, here.max(1))
-                .map_err(DriverError::from)?,
-        );
-        addr += here;
-        len -= here;
-    }
-    Ok(windows)
 }
 
 fn pieces(window: &Window, piece: usize, writable: bool) -> Vec<Segment> {

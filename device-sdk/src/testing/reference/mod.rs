@@ -3,6 +3,7 @@
 //!
 //! It answers a request with the request's bytes inverted. A connection has one thread.
 
+mod handler;
 mod ring;
 mod session;
 
