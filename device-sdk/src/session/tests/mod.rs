@@ -3,6 +3,7 @@
 #![allow(clippy::arithmetic_side_effects)]
 
 mod device;
+mod fuzz;
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
