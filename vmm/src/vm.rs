@@ -14,6 +14,7 @@
 //! | `runtime_dir.rs` | the VM's own folder |
 //! | `serial.rs` | the console behind ttyS0 |
 //! | `signals.rs` | signals, as events |
+//! | `terminal.rs` | the terminal, as it was |
 
 mod devices;
 mod end;
@@ -23,6 +24,7 @@ mod machine;
 mod runtime_dir;
 mod serial;
 mod signals;
+mod terminal;
 
 use std::sync::mpsc::Receiver;
 
@@ -34,6 +36,7 @@ use events::{Event, Events};
 use machine::Machine;
 use runtime_dir::RuntimeDir;
 use signals::Signals;
+use terminal::Terminal;
 
 /// Where a VM is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +62,9 @@ pub enum State {
 pub fn run(config: &VmConfig) -> Result<End, VmError> {
     let (events, inbox) = events::pair();
     let signals = Signals::catch(&events)?;
+    let terminal = Terminal::remember();
     let _folder = RuntimeDir::make(config)?;
-    let machine = match Machine::assemble(config, &events, &|| signals.came()) {
+    let machine = match Machine::assemble(config, &events, &terminal, &|| signals.came()) {
         Ok(machine) => machine,
         Err(error) => {
             let signal = inbox.try_iter().find_map(|event| match event {

@@ -7,6 +7,7 @@ use kvm_ioctls::{Cap, Kvm};
 
 use super::devices::Connecting;
 use super::events::Events;
+use super::terminal::Terminal;
 use super::{VmError, serial};
 use crate::arch::x86_64::{acpi, cpuid, layout};
 use crate::bus::Bus;
@@ -52,6 +53,7 @@ impl Machine {
     pub(super) fn assemble(
         config: &VmConfig,
         events: &Events,
+        terminal: &Terminal,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Self, VmError> {
         let boot = &config.boot;
@@ -70,7 +72,7 @@ impl Machine {
 
         let supervisor = Arc::new(Supervisor::start()?);
         let connecting = Connecting::begin(config, &ram, &supervisor, events)?;
-        let console = serial::spawn(config, &supervisor, events)?;
+        let console = serial::spawn(config, &supervisor, events, terminal)?;
 
         let (ports, mmio) = (Arc::new(Bus::new()), Arc::new(Bus::new()));
         let line = |gsi| Arc::new(IrqLine::new(&vm, gsi));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::VmError;
 use super::events::{Event, Events};
+use super::terminal::Terminal;
 use crate::config::{Port, VmConfig, console_args};
 use crate::supervisor::{Command, Process, Supervisor, locate};
 
@@ -19,6 +20,7 @@ pub(super) fn spawn(
     config: &VmConfig,
     supervisor: &Arc<Supervisor>,
     events: &Events,
+    terminal: &Terminal,
 ) -> Result<Option<UnixStream>, VmError> {
     if config.serial == Port::Off {
         return Ok(None);
@@ -43,12 +45,13 @@ pub(super) fn spawn(
         .fd(theirs)
         .terminal(config.serial == Port::Tty);
     let process = supervisor.spawn(command)?;
-    watch(process, events.clone()).map_err(host)?;
+    let owned = (config.serial == Port::Tty).then(|| terminal.clone());
+    watch(process, events.clone(), owned).map_err(host)?;
     Ok(Some(ours))
 }
 
 /// Waits for the console's end on a thread of its own, which ends with it.
-fn watch(process: Process, events: Events) -> std::io::Result<()> {
+fn watch(process: Process, events: Events, terminal: Option<Terminal>) -> std::io::Result<()> {
     std::thread::Builder::new()
         .name("ttyS0-watch".into())
         .spawn(move || {
@@ -57,6 +60,9 @@ fn watch(process: Process, events: Events) -> std::io::Result<()> {
                     break status;
                 }
             };
+            if let Some(terminal) = terminal {
+                terminal.restore();
+            }
             match status.code() {
                 Some(QUIT) => events.post(Event::Quit),
                 Some(0) => tracing::debug!("The console of ttyS0 has ended"),

@@ -103,10 +103,13 @@ impl Stdio {
         format!("Ctrl-A x quits, {switch}Ctrl-A Ctrl-A sends Ctrl-A")
     }
 
-    /// A line of our own, on standard error so that the guest's output stays the guest's.
+    /// A line of our own, never on standard output, which is the guest's. It goes to the terminal
+    /// itself: standard error may be a pipe into the VMM's log.
     fn say(&self, line: &str) {
-        let end = if self.raw.is_some() { "\r\n" } else { "\n" };
-        eprint!("[{line}]{end}");
+        let text = format!("[{line}]\r\n");
+        if self.raw.is_none() || nix::unistd::write(std::io::stdin(), text.as_bytes()).is_err() {
+            eprintln!("[{line}]");
+        }
     }
 
     fn show(&mut self, bytes: &[u8]) {
