@@ -20,15 +20,20 @@ impl Mac {
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
-        let [a, b, c, d, e, ..] = hash.to_be_bytes();
-        Self([0x02, a, b, c, d, e])
+        let mut octets = [0x02; 6];
+        octets
+            .iter_mut()
+            .skip(1)
+            .zip(hash.to_be_bytes())
+            .for_each(|(octet, byte)| *octet = byte);
+        Self(octets)
     }
 }
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let octets = self.0.map(|octet| format!("{octet:02x}"));
+        f.write_str(&octets.join(":"))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod description;
 mod devices;
+mod hosts;
 mod keyvals;
 mod mac;
 mod port;
@@ -15,10 +16,10 @@ mod virtio_id;
 
 pub use description::{Cpus, Description, Disk, Net, Ram, RawDevice};
 pub use devices::{DeviceConfig, Host, OnExit};
+pub(crate) use hosts::console_args;
 pub use keyvals::from_keyvals;
 pub use mac::Mac;
 pub use port::Port;
-pub(crate) use resolve::console_args;
 pub use values::{OnOff, Size};
 pub use virtio_id::VirtioId;
 

@@ -59,11 +59,11 @@ impl std::str::FromStr for VirtioId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let named = NAMES
+        let known = NAMES
             .iter()
             .find(|(name, _)| *name == text)
             .map(|(_, id)| *id);
-        match named.or_else(|| text.parse().ok()) {
+        match known.or_else(|| text.parse().ok()) {
             Some(id @ 1..=63) => Ok(Self(id)),
             _ => {
                 let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();

@@ -1,0 +1,164 @@
+//! How each kind of device is hosted: the daemon's arguments, or the socket where one listens.
+
+use std::path::Path;
+
+use super::description::{Disk, Net, RawDevice};
+use super::{Host, Mac, Port};
+
+/// virtio-blk's `GET_ID` answers 20 bytes (virtio 1.2, section 5.2.6).
+const DISK_SERIAL_MAX: usize = 20;
+
+pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
+    let path = match (&disk.path, &disk.socket) {
+        (Some(path), None) => path,
+        (None, Some(socket)) => {
+            return Ok(Host::Socket {
+                path: socket.clone(),
+            });
+        }
+        _ => {
+            return Err(format!(
+                "disk '{id}': give path=FILE or socket=PATH, and not both"
+            ));
+        }
+    };
+    let mut args = vec!["--path".into(), path.display().to_string()];
+    if disk.readonly.0 {
+        args.push("--readonly".into());
+    }
+    match disk.format.as_deref() {
+        None => {}
+        Some("raw") => args.extend(["--format".into(), "raw".into()]),
+        Some(other) => {
+            return Err(format!(
+                "disk '{id}': format={other} is not known; write raw"
+            ));
+        }
+    }
+    if let Some(serial) = &disk.serial {
+        if serial.len() > DISK_SERIAL_MAX {
+            return Err(format!(
+                "disk '{id}': serial={serial} is longer than {DISK_SERIAL_MAX} bytes"
+            ));
+        }
+        args.extend(["--serial".into(), serial.clone()]);
+    }
+    if let Some(queues) = disk.queues {
+        args.extend(["--queues".into(), queues.to_string()]);
+    }
+    Ok(Host::Process {
+        program: "outboard-block".into(),
+        args,
+    })
+}
+
+pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, String> {
+    let tap = match (&net.tap, &net.socket) {
+        (Some(tap), None) => tap,
+        (None, Some(socket)) => {
+            return Ok(Host::Socket {
+                path: socket.clone(),
+            });
+        }
+        _ => {
+            return Err(format!(
+                "net '{id}': give tap=NAME or socket=PATH, and not both"
+            ));
+        }
+    };
+    let mac = match &net.mac {
+        Some(text) => text
+            .parse()
+            .map_err(|why| format!("net '{id}': mac: {why}"))?,
+        None => default,
+    };
+    let args = vec!["--tap".into(), tap.clone(), "--mac".into(), mac.to_string()];
+    net.mac = Some(mac.to_string());
+    Ok(Host::Process {
+        program: "outboard-net".into(),
+        args,
+    })
+}
+
+pub(super) fn raw_host(raw: &RawDevice, id: &str) -> Result<Host, String> {
+    if raw.kind != "vhost-user" {
+        return Err(format!(
+            "device '{id}': '{}' is no kind of device; write vhost-user",
+            raw.kind
+        ));
+    }
+    Ok(Host::Socket {
+        path: raw.socket.clone(),
+    })
+}
+
+/// The virtio console's daemon, told where its own end is and where Ctrl-A c leads.
+pub(super) fn console_host(port: &Port, serial: &Port, runtime_dir: &Path) -> Host {
+    let args = console_args(port, "console0", serial, "ttyS0", runtime_dir);
+    Host::Process {
+        program: "outboard-console".into(),
+        args,
+    }
+}
+
+/// Arguments of `outboard-console` for the end that `port` names; `other` is the VM's second
+/// console, which Ctrl-A c reaches when it has a socket.
+pub(crate) fn console_args(
+    port: &Port,
+    name: &str,
+    other: &Port,
+    other_name: &str,
+    runtime_dir: &Path,
+) -> Vec<String> {
+    let mut args = vec!["--name".into(), name.to_owned()];
+    match port {
+        Port::Tty => args.push("--tty".into()),
+        Port::Pty => args.push("--pty".into()),
+        Port::Socket(_) => args.extend([
+            "--attach".into(),
+            attach_path(port, name, runtime_dir).unwrap_or_default(),
+        ]),
+        Port::File(path) => args.extend(["--file".into(), path.display().to_string()]),
+        Port::Off => args.push("--off".into()),
+    }
+    if let (Port::Tty, Some(path)) = (port, attach_path(other, other_name, runtime_dir)) {
+        args.extend(["--switch-to".into(), path]);
+    }
+    args
+}
+
+/// Where people attach to the console called `name`, if it is that kind of port.
+fn attach_path(port: &Port, name: &str, runtime_dir: &Path) -> Option<String> {
+    let path = match port {
+        Port::Socket(Some(path)) => path.clone(),
+        Port::Socket(None) => runtime_dir.join(format!("{name}.sock")),
+        _ => return None,
+    };
+    Some(path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terminal_can_switch_to_a_socket() {
+        let args = console_args(
+            &Port::Tty,
+            "ttyS0",
+            &Port::Socket(None),
+            "console0",
+            Path::new("/run/o/vm"),
+        );
+        assert_eq!(
+            args,
+            [
+                "--name",
+                "ttyS0",
+                "--tty",
+                "--switch-to",
+                "/run/o/vm/console0.sock"
+            ]
+        );
+    }
+}
