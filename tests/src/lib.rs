@@ -1,6 +1,7 @@
 //! What the tests that run several pieces together share: where the built programs are.
 
 pub mod daemons;
+pub mod kernel;
 pub mod guest;
 pub mod kvm_stats;
 pub mod listening;
