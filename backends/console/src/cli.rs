@@ -30,6 +30,12 @@ pub struct Cli {
     /// The people's side.
     #[command(flatten)]
     pub people: PeopleArgs,
+    /// Write a byte to this inherited descriptor once the people's side is open
+    #[arg(long, value_name = "N", hide = true)]
+    pub ready_fd: Option<RawFd>,
+    /// With --attach: the socket's folder is removed with it, when nothing else is in it
+    #[arg(long, requires = "attach", hide = true)]
+    pub own_folder: bool,
     /// With --tty: Ctrl-A c shows the console that listens here (see --attach)
     #[arg(long, value_name = "PATH")]
     pub switch_to: Option<PathBuf>,

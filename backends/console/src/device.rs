@@ -180,10 +180,11 @@ impl AsyncDevice for Output {
                     let got = reader.read(&mut bytes);
                     let printed = stream.write_all(bytes.get(..got).unwrap_or_default());
                     tokio::select! {
-                        // The people's side is stuck: what it could not take is lost.
+                        // First what can be printed; then, if people are stuck, the stop: what
+                        // they could not take is lost.
                         biased;
-                        () = queue.stopped() => break,
                         done = printed => if done.is_err() { break },
+                        () = queue.stopped() => break,
                     }
                 }
                 request.complete(0)?;

@@ -1,6 +1,6 @@
 //! From the command line to a hub that runs.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -30,8 +30,8 @@ pub enum Error {
     /// The vhost-user session.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// `--bytes-fd`.
-    #[error("the descriptor {0} of --bytes-fd is not open")]
+    /// `--bytes-fd` or `--ready-fd`.
+    #[error("the descriptor {0} of --bytes-fd or --ready-fd is not open")]
     Descriptor(RawFd),
     /// `--connect`.
     #[error("no console can be reached at {}; is its VM running?", path.display())]
@@ -77,6 +77,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, Error> {
 /// The session alone hears signals. It ends by one or with its frontend, and the hub with it; a
 /// hub that ends first sends that signal.
 fn serve(cli: Cli, endpoint: &Endpoint) -> Result<Outcome, Error> {
+    // A hub that cannot open its people's side ends before the session hears signals.
+    block_signals();
     let (size, events) = (Size::default(), Events::default());
     let (ours, theirs) = UnixStream::pair()?;
     let closer = ours.try_clone()?;
@@ -85,7 +87,6 @@ fn serve(cli: Cli, endpoint: &Endpoint) -> Result<Outcome, Error> {
     let hub = std::thread::Builder::new()
         .name("hub".into())
         .spawn(move || {
-            block_signals();
             let outcome = carry(&cli, ours, &size, &events, &Ending::Session(opened));
             if !matches!(outcome, Ok(Outcome::Closed)) {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), Signal::SIGTERM);
@@ -170,32 +171,42 @@ fn carry(
         let people = &cli.people;
         // "note:" is what the VMM passes on to the person who started it.
         if let Some(path) = &people.attach {
-            let attach = Attach::listen(path)?;
+            let attach = Attach::listen(path, cli.own_folder)?;
             println!("note: {} is at {}", cli.name, path.display());
-            return converse(guest, attach, ending).await;
+            return converse(cli, guest, attach, ending).await;
         }
         if let Some(path) = &people.file {
-            return converse(guest, File::open(path)?, ending).await;
+            return converse(cli, guest, File::open(path)?, ending).await;
         }
         if people.off {
-            return converse(guest, Discard, ending).await;
+            return converse(cli, guest, Discard, ending).await;
         }
         if people.pty {
             let (pty, name) = Pty::open()?;
             println!("note: {} is at {}", cli.name, name.display());
-            return converse(guest, pty, ending).await;
+            return converse(cli, guest, pty, ending).await;
         }
         let events = events.clone();
         let resized = move || events.config_changed();
         let stdio = Stdio::open(&cli.name, cli.switch_to.as_deref(), size.clone(), resized)?;
-        converse(guest, stdio, ending).await
+        converse(cli, guest, stdio, ending).await
     });
     runtime.shutdown_background();
     outcome
 }
 
 /// Runs the hub, and drops the end (restoring a terminal, removing a socket) before it returns.
-async fn converse(guest: UnixStream, mut end: impl End, ending: &Ending) -> Result<Outcome, Error> {
+async fn converse(
+    cli: &Cli,
+    guest: UnixStream,
+    mut end: impl End,
+    ending: &Ending,
+) -> Result<Outcome, Error> {
+    if let Some(fd) = cli.ready_fd {
+        let mut ready = inherit(fd).ok_or(Error::Descriptor(fd))?;
+        // Whoever waited for it may have given up.
+        let _ = ready.write_all(&[1]);
+    }
     if let Ending::Session(opened) = ending {
         let _ = opened.send(());
     }

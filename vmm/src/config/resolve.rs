@@ -90,7 +90,7 @@ impl Description {
                 ram.size
             ));
         }
-        if size % MEMORY_STEP != 0 {
+        if !size.is_multiple_of(MEMORY_STEP) {
             return Err(format!("memory: {} is not a multiple of 2M", ram.size));
         }
         Ok(MemoryConfig {

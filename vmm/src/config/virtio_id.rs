@@ -63,16 +63,14 @@ impl std::str::FromStr for VirtioId {
             .iter()
             .find(|(name, _)| *name == text)
             .map(|(_, id)| *id);
-        match known.or_else(|| text.parse().ok()) {
-            Some(id @ 1..=63) => Ok(Self(id)),
-            _ => {
-                let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-                Err(format!(
-                    "'{text}' is no virtio device; write a number from 1 to 63 or one of {}",
-                    names.join(", ")
-                ))
-            }
+        if let Some(id @ 1..=63) = known.or_else(|| text.parse().ok()) {
+            return Ok(Self(id));
         }
+        let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+        Err(format!(
+            "'{text}' is no virtio device; write a number from 1 to 63 or one of {}",
+            names.join(", ")
+        ))
     }
 }
 

@@ -30,6 +30,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 pub struct Attach {
     listener: UnixListener,
     path: PathBuf,
+    /// The folder goes with the socket, when empty.
+    own_folder: bool,
     clients: Vec<Client>,
     next: u64,
     typed: mpsc::Receiver<Typed>,
@@ -48,10 +50,11 @@ struct Client {
 
 impl Attach {
     /// Listens at `path`, for the owner of this process only. A socket nobody serves is replaced.
+    /// With `own_folder` the socket's end is its folder's too, when nothing else is in it.
     ///
     /// # Errors
     /// The path is taken, or the socket cannot be made.
-    pub fn listen(path: &Path) -> Result<Self, EndError> {
+    pub fn listen(path: &Path, own_folder: bool) -> Result<Self, EndError> {
         let refuse = |source| EndError::Path {
             what: "the socket",
             path: path.into(),
@@ -75,6 +78,7 @@ impl Attach {
         Ok(Self {
             listener: listener.map_err(refuse)?,
             path: path.into(),
+            own_folder,
             clients: Vec::new(),
             next: 0,
             typed,
@@ -178,5 +182,8 @@ impl End for Attach {
 impl Drop for Attach {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+        if let (true, Some(folder)) = (self.own_folder, self.path.parent()) {
+            let _ = std::fs::remove_dir(folder);
+        }
     }
 }
