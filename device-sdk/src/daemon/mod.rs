@@ -61,8 +61,8 @@ pub struct Endpoint {
 /// How much the daemon says on stderr.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct LogArgs {
-    /// off, error, warn, info, debug, trace, or a filter like `outboard_device=debug`
-    /// \[default: `$RUST_LOG`, else info\].
+    /// off, error, warn, info, debug, trace, or a filter like `outboard_device=debug`; else what
+    /// `RUST_LOG` says, else info.
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
 }
@@ -96,6 +96,10 @@ pub enum ServeError {
     Session(#[from] SessionError),
 }
 
+/// In the environment of a daemon whose lines somebody else stamps with the time: a VMM that relays
+/// them, say.
+pub const UNTIMED_LOG: &str = "OUTBOARD_UNTIMED_LOG";
+
 /// Sends logs to stderr. Call once, first.
 pub fn init_logging(args: &LogArgs) {
     let wish = args
@@ -107,12 +111,15 @@ pub fn init_logging(args: &LogArgs) {
     let unusable = filter.as_ref().err().map(ToString::to_string);
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     // A second call, as in tests, keeps the first one's way.
-    let _ = tracing_subscriber::fmt()
+    let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    let _ = match std::env::var_os(UNTIMED_LOG) {
+        Some(_) => format.without_time().try_init(),
+        None => format.try_init(),
+    };
     if let Some(reason) = unusable {
         warn!("log level {wish:?} is not usable ({reason}); logging at info");
     }
