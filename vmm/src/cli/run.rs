@@ -76,8 +76,8 @@ pub(super) struct Run {
     #[arg(long)]
     no_reboot: bool,
     /// Print the resolved description as TOML and start nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[arg(long = "dry-run")]
+    only_print: bool,
     /// Let every notification exit to the VMM: shows what ioeventfds are worth
     #[arg(long, hide = true)]
     no_ioeventfd: bool,
@@ -85,7 +85,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self) -> ExitCode {
-        let dry_run = self.dry_run;
+        let only_print = self.only_print;
         let (description, config) = match self.resolve() {
             Ok(both) => both,
             Err(why) => {
@@ -93,7 +93,7 @@ impl Run {
                 return ExitCode::from(USAGE);
             }
         };
-        if dry_run {
+        if only_print {
             return print(&description);
         }
         match vm::run(&config) {
