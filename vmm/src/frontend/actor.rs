@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use outboard_device::ratelimit::RateLimit;
+
 use super::class;
 use super::device::{Lost, Owner, Spec};
 use super::error::{CallError, ConnectError};
@@ -23,6 +25,9 @@ const RETRY_LONGEST: Duration = Duration::from_millis(500);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Between two complaints about a daemon that does not die.
 const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// A driver can try to start again and again.
+static REFUSED: RateLimit = RateLimit::new();
 
 /// The actor. Built by the VM's thread, run by its own.
 pub(super) struct Actor {
@@ -218,13 +223,10 @@ impl Actor {
             Ok(None) => self.needs_reset(),
             Err(error) if error.is_fatal() => self.lose(&chain(&error)),
             Err(error) => {
-                // A driver can cause it again and again, but only by a reset in between.
-                let error = chain(&error);
-                tracing::warn!(
-                    device = self.spec.config.id,
-                    error,
-                    "The device cannot start"
-                );
+                if let Some(unseen) = REFUSED.pass() {
+                    let (id, error) = (&self.spec.config.id, chain(&error));
+                    tracing::warn!(device = id, "The device cannot start: {error}{unseen}");
+                }
                 self.needs_reset();
             }
         }

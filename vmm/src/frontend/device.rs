@@ -156,6 +156,15 @@ impl Device {
         &self.id
     }
 
+    /// A driver that posts more than the inbox holds has to begin again.
+    fn post(&self, command: Command) {
+        if !self.threads.inbox.post(command)
+            && let Some(events) = self.state.events()
+        {
+            events.needs_reset();
+        }
+    }
+
     /// Closes the stream and ends the device's threads. Whatever the backend has in hand it may
     /// finish. Idempotent; a call that waits for the backend returns.
     pub fn close(&self) {
@@ -225,17 +234,17 @@ impl VirtioDevice for Device {
     }
 
     fn start(&self, start: Start) {
-        self.threads.inbox.post(Command::Start(start));
+        self.post(Command::Start(start));
     }
 
     fn start_queue(&self, queue: QueueStart) {
-        self.threads.inbox.post(Command::StartQueue(queue));
+        self.post(Command::StartQueue(queue));
     }
 
     fn stop_queue(&self, index: u16) {
         self.state.queue_stopping(index);
         // One that finds no room is never reported as stopped, until the next reset.
-        self.threads.inbox.post(Command::StopQueue(index));
+        self.post(Command::StopQueue(index));
     }
 
     fn is_queue_stopped(&self, index: u16) -> bool {
