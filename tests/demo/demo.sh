@@ -26,8 +26,12 @@ if [ -n "${DEMO_INNER:-}" ]; then
 else
     cat <<END
 Outboard's demo. It builds in $TARGET, downloads Debian kernels (98 MB) to $CACHE
-without installing them, and makes a tap device $TAP that it removes again.
+without installing them, and makes a tap device $TAP that it removes again (root or sudo).
 END
+    case ${DEMO_RIG:-} in
+    '') echo "Where the guest runs, on this machine's KVM or in the nested rig, a probe guest finds out in step 5." ;;
+    *) echo "The guest runs in the $DEMO_RIG way, as DEMO_RIG says." ;;
+    esac
     step "Tools: those missing are installed by apt-get, after asking"
     need_tools busybox cpio mke2fs debugfs e2fsck ip ps xz cc
     [ -n "${DEMO_BIN:-}" ] || have cargo || die "no cargo: install Rust from https://rustup.rs"
@@ -66,7 +70,7 @@ fi
 case $DEMO_RIG in
 native) note "native: the guest runs on this machine's KVM" ;;
 nested)
-    note "nested: this machine's KVM cannot run a kernel (or DEMO_RIG says so); QEMU emulates a"
+    note "nested: this machine's KVM cannot run a kernel (or DEMO_RIG says so). QEMU emulates a"
     note "machine with AMD-V, Linux in it brings genuine KVM, and this same script runs natively there"
     step "The nested rig"
     . "$ROOT/tests/demo/nested.sh"
