@@ -52,7 +52,8 @@ fn the_child_inherits_its_stream_and_nothing_else() {
     let number = theirs.as_raw_fd();
     // `ls` itself holds one more for the folder it lists, which is gone by the time we compare.
     let list = "for n in /proc/$$/fd/*; do n=${n##*/}; [ -e /proc/$$/fd/$n ] && [ $n -gt 2 ] && echo $n; done >&$0";
-    let command = Command::new("disk0", "/bin/sh")
+    // Not every sh takes descriptors above 9 in redirections.
+    let command = Command::new("disk0", "/bin/bash")
         .arg("-c")
         .arg(list)
         .fd(theirs);
@@ -69,7 +70,7 @@ fn the_child_inherits_its_stream_and_nothing_else() {
 fn a_daemon_sees_the_end_of_its_stream_and_ends() {
     let supervisor = Supervisor::start().unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let command = Command::new("disk0", "/bin/sh")
+    let command = Command::new("disk0", "/bin/bash")
         .arg("-c")
         .arg("cat <&$0 >/dev/null; exit 7")
         .fd(theirs);

@@ -1,5 +1,6 @@
 //! Hosts' tables, made into guests'.
 
+use super::features::Register::{Eax, Ebx, Ecx, Edx};
 use super::*;
 
 fn parse(text: &str) -> Vec<Entry> {
@@ -314,7 +315,6 @@ fn the_names_table_is_sound() {
             .next()
             .map(|(word, bit)| (word.leaf, word.register, bit))
     };
-    use features::Register::{Eax, Ebx, Ecx, Edx};
     assert_eq!(bit("pbe"), Some((1, Edx, 31)));
     assert_eq!(bit("hypervisor"), Some((1, Ecx, 31)));
     assert_eq!(bit("xsave"), Some((1, Ecx, 26)));
