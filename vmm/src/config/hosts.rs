@@ -114,10 +114,14 @@ pub(crate) fn console_args(
     match port {
         Port::Tty => args.push("--tty".into()),
         Port::Pty => args.push("--pty".into()),
-        Port::Socket(_) => args.extend([
-            "--attach".into(),
-            attach_path(port, name, runtime_dir).unwrap_or_default(),
-        ]),
+        Port::Socket(named) => {
+            let path = attach_path(port, name, runtime_dir).unwrap_or_default();
+            args.extend(["--attach".into(), path]);
+            if named.is_none() {
+                // Also when nobody is left to remove the VM's folder.
+                args.push("--own-folder".into());
+            }
+        }
         Port::File(path) => args.extend(["--file".into(), path.display().to_string()]),
         Port::Off => args.push("--off".into()),
     }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use tracing::Level;
+
 /// Lines kept for the message about a daemon that failed.
 const KEPT: usize = 20;
 /// A longer line is cut here, in bytes.
@@ -71,14 +73,18 @@ impl Words {
         if line.is_empty() {
             return;
         }
-        self.log(&line);
+        if self.log(&line) {
+            // Said once is enough.
+            return;
+        }
         if self.lines.len() == KEPT {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
     }
 
-    fn log(&mut self, line: &str) {
+    /// Whether people have seen it.
+    fn log(&mut self, line: &str) -> bool {
         if self.window.elapsed() >= WINDOW {
             let left_out = self.logged.saturating_sub(LOGGED);
             if left_out > 0 {
@@ -92,25 +98,44 @@ impl Words {
         }
         self.logged = self.logged.saturating_add(1);
         if self.logged > LOGGED {
-            return;
+            return false;
         }
         if let Some(notice) = line.strip_prefix(NOTICE) {
             eprintln!("outboard: {notice}");
-        } else if is_complaint(line) {
-            tracing::warn!(device = self.id, "{line}");
-        } else {
-            tracing::info!(device = self.id, "{line}");
+            return true;
+        }
+        let device = &self.id;
+        match leveled(line) {
+            (Level::ERROR, text) => {
+                tracing::error!(device, "{text}");
+                tracing::enabled!(Level::ERROR)
+            }
+            (Level::WARN, text) => {
+                tracing::warn!(device, "{text}");
+                tracing::enabled!(Level::WARN)
+            }
+            (level, text) => {
+                match level {
+                    Level::INFO => tracing::info!(device, "{text}"),
+                    Level::DEBUG => tracing::debug!(device, "{text}"),
+                    _ => tracing::trace!(device, "{text}"),
+                }
+                false
+            }
         }
     }
 }
 
-/// Whether the line should be seen at the default log level: the levels as `tracing` prints them.
-/// The `error:` with which a daemon ends is not among them, since whoever tells of its end quotes
-/// it.
-fn is_complaint(line: &str) -> bool {
-    line.split_whitespace()
-        .take(3)
-        .any(|word| matches!(word, "ERROR" | "WARN"))
+/// The level with which a line of a daemon's log begins, and the rest. What does not come from the
+/// log is for those who ask for more: whoever tells of the daemon's end quotes its last lines.
+fn leveled(line: &str) -> (Level, &str) {
+    let line = line.trim_start();
+    let rest = line.split_once(' ').and_then(|(word, text)| {
+        // By name only: `Level` also reads numbers.
+        let known = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&word);
+        Some((word.parse().ok().filter(|_| known)?, text))
+    });
+    rest.unwrap_or((Level::INFO, line))
 }
 
 /// Text that cannot move the cursor of the terminal it is shown on.
@@ -161,13 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn complaints_are_told_from_chatter() {
-        assert!(is_complaint(
-            "2026-01-01T00:00:00Z  WARN outboard_block: slow"
-        ));
-        assert!(!is_complaint("error: cannot open disk.img"));
-        assert!(!is_complaint(
-            "2026-01-01T00:00:00Z  INFO outboard_block: no ERROR today"
-        ));
+    fn a_line_of_a_log_has_its_own_level() {
+        assert_eq!(leveled("ERROR it broke"), (Level::ERROR, "it broke"));
+        assert_eq!(leveled(" WARN slow host=a"), (Level::WARN, "slow host=a"));
+        assert_eq!(leveled("DEBUG x"), (Level::DEBUG, "x"));
+        for line in ["error: cannot open disk.img", "1 more", "WARN"] {
+            assert_eq!(leveled(line), (Level::INFO, line));
+        }
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::VmError;
-use super::events::Events;
+use super::events::{Event, Events};
+use super::terminal::Terminal;
 use crate::config::{DeviceConfig, Port, VmConfig};
-use crate::frontend::{Deadlines, Device, Pending, Spec};
+use crate::frontend::{Deadlines, Device, Lost, Owner, Pending, Spec};
 use crate::memory::GuestRam;
 use crate::pci::{KvmWiring, PciRoot};
 use crate::supervisor::Supervisor;
@@ -21,14 +22,19 @@ impl Connecting {
         ram: &GuestRam,
         supervisor: &Arc<Supervisor>,
         events: &Events,
+        terminal: &Terminal,
     ) -> Result<Self, VmError> {
         let begin = |device: &DeviceConfig| {
+            let on_terminal = device.id == "console0" && config.console == Some(Port::Tty);
             let spec = Spec {
                 config: device.clone(),
-                terminal: device.id == "console0" && config.console == Some(Port::Tty),
+                terminal: on_terminal,
                 deadlines: Deadlines::default(),
             };
-            let owner = Arc::new(events.clone());
+            let owner = Arc::new(DeviceOwner {
+                events: events.clone(),
+                terminal: on_terminal.then(|| terminal.clone()),
+            });
             let pending = Device::begin(spec, ram.regions(), supervisor, owner)?;
             Ok((device.clone(), pending))
         };
@@ -66,5 +72,32 @@ impl Connecting {
                 })?;
         }
         Ok(devices)
+    }
+}
+
+/// Who hears that a device is lost.
+struct DeviceOwner {
+    events: Events,
+    /// The terminal, for the device whose daemon owns it.
+    terminal: Option<Terminal>,
+}
+
+/// A device that may be lost is only said to be, the others end the VM.
+impl Owner for DeviceOwner {
+    fn device_lost(&self, lost: &Lost) {
+        if let Some(terminal) = &self.terminal {
+            terminal.restore();
+        }
+        if lost.id == "console0" && lost.code == Some(super::serial::QUIT) {
+            self.events.post(Event::Quit);
+        } else if lost.stop {
+            self.events.post(Event::DeviceLost(lost.clone()));
+        } else {
+            tracing::warn!(
+                device = lost.id,
+                "The device has lost its backend; the VM goes on without it: {}",
+                lost.reason
+            );
+        }
     }
 }

@@ -71,6 +71,14 @@ pub enum VmError {
         #[source]
         source: io::Error,
     },
+    /// Another VM has this name.
+    #[error("A VM called '{name}' runs already and has its sockets in {}; give this one a name of its own, as in --name {name}2", path.display())]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// The folder of both.
+        path: PathBuf,
+    },
     /// Something of the host's failed.
     #[error("{what} failed")]
     Host {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::chipset::{ChipsetEvent, EventSink};
-use crate::frontend::{Lost, Owner};
+use crate::frontend::Lost;
 use crate::kvm::{Fault, OnStop, Stop};
 
 /// Something that happened to the VM.
@@ -70,22 +70,5 @@ impl Events {
                 Stop::Fault(fault) => Event::Fault(fault),
             });
         })
-    }
-}
-
-/// For the frontends: a device that may be lost is only said to be, the others end the VM.
-impl Owner for Events {
-    fn device_lost(&self, lost: &Lost) {
-        if lost.id == "console0" && lost.code == Some(super::serial::QUIT) {
-            self.post(Event::Quit);
-        } else if lost.stop {
-            self.post(Event::DeviceLost(lost.clone()));
-        } else {
-            tracing::warn!(
-                device = lost.id,
-                "The device has lost its backend; the VM goes on without it: {}",
-                lost.reason
-            );
-        }
     }
 }

@@ -71,8 +71,8 @@ impl Machine {
         let routes = Routes::new(&vm)?;
 
         let supervisor = Arc::new(Supervisor::start()?);
-        let connecting = Connecting::begin(config, &ram, &supervisor, events)?;
-        let console = serial::spawn(config, &supervisor, events, terminal)?;
+        let connecting = Connecting::begin(config, &ram, &supervisor, events, terminal)?;
+        let (console, opening) = serial::spawn(config, &supervisor, terminal)?.unzip();
 
         let (ports, mmio) = (Arc::new(Bus::new()), Arc::new(Bus::new()));
         let line = |gsi| Arc::new(IrqLine::new(&vm, gsi));
@@ -114,6 +114,9 @@ impl Machine {
         };
         let vcpus = Vcpus::new(&kvm, &vm, &cpuids, &platform, &events.vcpu_sink())?;
         let wiring = Arc::new(KvmWiring::new(vm.clone(), routes));
+        if let Some(opening) = opening {
+            opening.wait(cancelled, events)?;
+        }
         let devices = connecting.plug(cancelled, &pci, &wiring, &ram)?;
         let acpi = acpi::Machine {
             apic_ids: (0..config.cpus.count).collect(),

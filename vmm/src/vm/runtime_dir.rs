@@ -1,15 +1,21 @@
 //! The VM's own folder, for sockets that nobody named.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::VmError;
 use crate::config::{Port, VmConfig};
 
 /// The folder, if the VM needs one; gone when dropped, unless somebody put something else there.
-pub(super) struct RuntimeDir(Option<PathBuf>);
+pub(super) struct RuntimeDir(Option<Locked>);
+
+struct Locked {
+    path: PathBuf,
+    /// Locked, which tells another VM of the same name that this one runs.
+    _folder: File,
+}
 
 impl RuntimeDir {
     /// Makes the folder, for its owner only. One that is left from before is used again.
@@ -18,27 +24,43 @@ impl RuntimeDir {
         if config.serial != unnamed && config.console.as_ref() != Some(&unnamed) {
             return Ok(Self(None));
         }
-        let path = &config.runtime_dir;
-        create(path).map_err(|source| VmError::RuntimeDir {
+        let path = config.runtime_dir.clone();
+        let failed = |source| VmError::RuntimeDir {
             path: path.clone(),
             source,
-        })?;
-        Ok(Self(Some(path.clone())))
+        };
+        let folder = open(&path).map_err(failed)?;
+        match folder.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(VmError::NameInUse {
+                    name: config.name.clone(),
+                    path,
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        Ok(Self(Some(Locked {
+            path,
+            _folder: folder,
+        })))
     }
 }
 
-fn create(path: &std::path::Path) -> io::Result<()> {
+fn open(path: &Path) -> io::Result<File> {
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        other => other,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+        other => other?,
     }
+    File::open(path)
 }
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
-        // The daemons have removed their sockets; a folder in use by others stays.
-        if let Some(path) = &self.0
+        // The daemons have removed their sockets, and the last of them the folder, as a rule.
+        if let Some(Locked { path, .. }) = &self.0
             && let Err(error) = std::fs::remove_dir(path)
+            && error.kind() != ErrorKind::NotFound
         {
             tracing::debug!(path = %path.display(), %error, "the VM's folder stays");
         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::unistd::{getpgrp, tcgetpgrp};
 
 /// The settings of standard input's terminal, put back when the last clone is dropped. The daemon
 /// that owns the terminal does so itself, unless it is killed.
@@ -39,11 +40,15 @@ impl Saved {
         let Some((stdin, settings)) = &self.0 else {
             return;
         };
+        // In the background nothing of ours has changed it, and whoever has it now may have.
+        if tcgetpgrp(stdin.as_fd()) != Ok(getpgrp()) {
+            return;
+        }
         let settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
         if tcgetattr(stdin.as_fd()).is_ok_and(|now| now == *settings) {
             return;
         }
-        // From the background this raises SIGTTOU, which would stop us, unless it is blocked.
+        // In the background by now, this would raise SIGTTOU and stop us, were it not blocked.
         let stopping = SigSet::from(Signal::SIGTTOU);
         let before = stopping.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK);
         if let Err(error) = tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &settings) {

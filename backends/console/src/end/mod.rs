@@ -20,7 +20,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum EndError {
     /// A file, a socket or a pty cannot be had.
-    #[error("{what} {} cannot be used", path.display())]
+    #[error("{what} {} cannot be used; see that its folder is there and may be written, or choose another path", path.display())]
     Path {
         /// What it was to be.
         what: &'static str,
