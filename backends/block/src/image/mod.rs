@@ -133,10 +133,12 @@ impl Image {
         !self.readonly && (self.block_device || self.punch)
     }
 
-    /// Whether the image lies in memory (tmpfs): reading and writing it never waits for a disk.
+    /// Whether the image lies in memory (tmpfs): reading and writing it never waits for a disk,
+    /// and there is nothing to flush. Of a block device only the node in /dev does.
     pub fn in_memory(&self) -> bool {
-        nix::sys::statfs::fstatfs(&self.file)
-            .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
+        !self.block_device
+            && nix::sys::statfs::fstatfs(&self.file)
+                .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
     }
 
     /// Whether the image is a block device of the host.

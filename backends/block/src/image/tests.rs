@@ -56,3 +56,23 @@ fn the_content_never_decides_the_format() {
     std::fs::write(file.path(), [b"QFI\xfb".as_slice(), &[0; 508]].concat()).unwrap();
     assert!(Image::open(file.path(), None, false).is_ok());
 }
+
+/// Its node lies on a file system in memory (devtmpfs); what it stores must be flushed all the same.
+#[test]
+fn a_block_device_is_not_in_memory() {
+    let file = file_of(1 << 20);
+    let losetup = |args: &[&std::ffi::OsStr]| {
+        let done = std::process::Command::new("losetup").args(args).output();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
+        done.map(|done| (done.status.success(), text(done.stdout)))
+    };
+    let path = file.path().as_os_str();
+    let Ok((true, node)) = losetup(&["--find".as_ref(), "--show".as_ref(), path]) else {
+        let _ = io::Write::write_all(&mut io::stderr(), b"SKIPPED: no loop device here\n");
+        return;
+    };
+    let image = Image::open(Path::new(&node), None, false);
+    let in_memory = image.map(|image| image.in_memory());
+    let _ = losetup(&["--detach".as_ref(), node.as_ref()]);
+    assert!(!in_memory.unwrap());
+}
