@@ -130,10 +130,10 @@ impl Actor {
     /// Tries the connect and the handshake until the deadline: a connect can succeed against a
     /// listener that is about to go.
     fn connect_to(&mut self, path: &std::path::Path) -> Result<Offer, ConnectError> {
-        let end = Instant::now() + self.spec.deadlines.start;
+        let (begin, time) = (Instant::now(), self.spec.deadlines.start);
         let mut pause = RETRY_FIRST;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = time.saturating_sub(begin.elapsed());
             let attempt: Result<Offer, Box<dyn std::error::Error + Send + Sync>> =
                 match host::connect_to(path) {
                     Ok(stream) => self.handshake(stream, left).map_err(Into::into),
@@ -149,8 +149,8 @@ impl Actor {
             if self.inbox.pause(pause.min(left)) {
                 return Err(ConnectError::Cancelled { id });
             }
-            if expired || Instant::now() >= end {
-                let seconds = self.spec.deadlines.start.as_secs();
+            if expired || begin.elapsed() >= time {
+                let seconds = time.as_secs();
                 let path = path.to_owned();
                 return Err(ConnectError::Socket {
                     id,

@@ -133,10 +133,10 @@ impl Inbox {
 
     /// Waits for at most `time`, or until the device goes. Answers whether it goes.
     pub(super) fn pause(&self, time: Duration) -> bool {
-        let end = Instant::now() + time;
+        let begin = Instant::now();
         let mut posted = self.posted();
         loop {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = time.saturating_sub(begin.elapsed());
             if posted.closing || left.is_zero() {
                 return posted.closing;
             }

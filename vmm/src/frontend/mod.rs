@@ -21,6 +21,10 @@
 //! | `watch` | deadlines, and the watcher |
 //! | `requests` | the channel on which the backend asks |
 //! | `class` | what vhost-user does not tell about a device |
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 mod actor;
 mod class;

@@ -19,7 +19,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// `id` is the device's, for messages and logs. The program is a path; see [`super::locate`].
+    /// `id` is the device's, for messages and logs. The program is a path; see [`super::locate()`].
     pub fn new(id: impl Into<String>, program: impl Into<PathBuf>) -> Self {
         Self {
             id: id.into(),

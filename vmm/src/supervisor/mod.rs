@@ -6,6 +6,10 @@
 //!
 //! What a daemon inherits is exactly what its [`Command`] names. It goes, whatever happens to the
 //! VMM, by one of: end of file on its stream, the parent-death signal, or [`Supervisor::stop`].
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 mod command;
 mod locate;
@@ -161,11 +165,10 @@ impl Supervisor {
 
 /// Waits until all have exited or the time is over; keeps those that have not.
 fn wait_for(processes: &mut Vec<Process>, time: Duration) {
-    let end = Instant::now() + time;
+    let begin = Instant::now();
     processes.retain(|process| {
-        process
-            .wait(end.saturating_duration_since(Instant::now()))
-            .is_none()
+        let left = time.saturating_sub(begin.elapsed());
+        process.wait(left).is_none()
     });
 }
 

@@ -112,7 +112,7 @@ impl Watched {
             match self.spawned.stderr.read(&mut buffer) {
                 Ok(0) => self.speaking = false,
                 Ok(n) => {
-                    total += n;
+                    total = total.saturating_add(n);
                     self.process
                         .words()
                         .push(buffer.get(..n).unwrap_or_default());
