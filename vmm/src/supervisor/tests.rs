@@ -1,6 +1,6 @@
 //! The supervisor against small shell scripts.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -41,29 +41,21 @@ fn a_missing_program_is_an_error_that_names_it() {
 #[test]
 fn the_child_inherits_its_stream_and_nothing_else() {
     let supervisor = Supervisor::start().unwrap();
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let (_ours, theirs) = UnixStream::pair().unwrap();
     // A descriptor that some library forgot to mark.
     let leaked = std::fs::File::open("/dev/null").unwrap();
-    nix::fcntl::fcntl(
-        &leaked,
-        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
-    )
-    .unwrap();
+    let inherit = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
+    nix::fcntl::fcntl(&leaked, inherit).unwrap();
     let number = theirs.as_raw_fd();
-    // `ls` itself holds one more for the folder it lists, which is gone by the time we compare.
-    let list = "for n in /proc/$$/fd/*; do n=${n##*/}; [ -e /proc/$$/fd/$n ] && [ $n -gt 2 ] && echo $n; done >&$0";
-    // Not every sh takes descriptors above 9 in redirections.
-    let command = Command::new("disk0", "/bin/bash")
-        .arg("-c")
-        .arg(list)
-        .fd(theirs);
-    supervisor.spawn(command).unwrap().wait(LONG).unwrap();
-    let mut text = String::new();
-    ours.read_to_string(&mut text).unwrap();
-    // Some shells keep a copy of the script's own descriptors at 10 and above.
-    let below: Vec<i32> = text.lines().map(|n| n.parse().unwrap()).collect();
-    assert!(below.contains(&number), "{below:?}");
-    assert!(!below.contains(&leaked.as_raw_fd()), "{below:?}");
+    let process = supervisor
+        .spawn(sh("exec ls /proc/self/fd").fd(theirs))
+        .unwrap();
+    process.wait(LONG).unwrap();
+    let words = process.last_words();
+    let mut held: Vec<i32> = words.lines().map(|line| line.parse().unwrap()).collect();
+    held.sort_unstable();
+    // `ls` itself opens the folder it lists, as 3.
+    assert_eq!(held, [0, 1, 2, 3, number]);
 }
 
 #[test]
