@@ -58,6 +58,8 @@ pub async fn run(
     let guest = UnixStream::from_std(guest)?;
     let mut typed: Vec<u8> = Vec::new();
     let mut full = false;
+    // A guest that takes nothing more may still have printed something.
+    let mut hears = true;
     let mut bytes = vec![0; CHUNK];
     let outcome = loop {
         tokio::select! {
@@ -65,8 +67,9 @@ pub async fn run(
                 asked?;
                 break Outcome::Closed;
             }
-            event = end.event(typed.len() < TYPED_MAX) => match event {
-                Event::Input(more) => typed.extend(more),
+            event = end.event(hears && typed.len() < TYPED_MAX) => match event {
+                Event::Input(more) if hears => typed.extend(more),
+                Event::Input(_) => {}
                 Event::Room => full = false,
                 Event::Quit => break Outcome::Quit,
             },
@@ -84,11 +87,57 @@ pub async fn run(
                 match guest.try_write(&typed) {
                     Ok(taken) => drop(typed.drain(..taken)),
                     Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-                    Err(_) => break Outcome::Closed,
+                    Err(_) => {
+                        hears = false;
+                        typed.clear();
+                    }
                 }
             }
         }
     };
     end.finish().await;
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Somebody who types before anything is printed, and keeps what is.
+    struct Eager {
+        typed: bool,
+        seen: Vec<u8>,
+    }
+
+    impl End for Eager {
+        fn output(&mut self, bytes: &[u8]) -> bool {
+            self.seen.extend(bytes);
+            true
+        }
+
+        async fn event(&mut self, _typing: bool) -> Event {
+            if std::mem::replace(&mut self.typed, true) {
+                return std::future::pending().await;
+            }
+            Event::Input(b"x".to_vec())
+        }
+
+        async fn finish(&mut self) {}
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_hears_no_more_is_read_to_its_end() {
+        for _ in 0..100 {
+            let (mut guest, ours) = StdStream::pair().unwrap();
+            guest.write_all(&[b'.'; 3 * CHUNK]).unwrap();
+            drop(guest);
+            let (typed, seen) = (false, Vec::new());
+            let mut end = Eager { typed, seen };
+            let outcome = run(ours, &mut end, std::future::pending()).await.unwrap();
+            assert_eq!(outcome, Outcome::Closed);
+            assert_eq!(end.seen.len(), 3 * CHUNK);
+        }
+    }
 }

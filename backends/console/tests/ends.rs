@@ -1,4 +1,5 @@
 //! The daemon as a process: bytes on one side, each kind of people's end on the other.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -67,6 +68,10 @@ impl Console {
     }
 
     fn code(mut self) -> Option<i32> {
+        self.code_ref()
+    }
+
+    fn code_ref(&mut self) -> Option<i32> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -167,6 +172,35 @@ fn the_terminal_is_restored_on_sigterm() {
 }
 
 #[test]
+fn the_terminal_switches_also_while_the_guest_prints() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.sock");
+    let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let pair = openpty(None, None).unwrap();
+    let args = ["--tty", "--switch-to", path.to_str().unwrap()];
+    let mut console = Console::spawn(&args, Some(&pair.slave));
+    let mut person = std::fs::File::from(pair.master);
+    expect(&mut person, "Ctrl-A x quits");
+    let mut guest = console.guest.try_clone().unwrap();
+    let printing = std::thread::spawn(move || while guest.write_all(&[b'.'; 4096]).is_ok() {});
+    let mut keys = person.try_clone().unwrap();
+    for _ in 0..10 {
+        keys.write_all(b"\x01c").unwrap();
+        expect(&mut person, "now the other console");
+        let (mut there, _) = other.accept().unwrap();
+        keys.write_all(b"typed").unwrap();
+        expect(&mut there, "typed");
+        keys.write_all(b"\x01c").unwrap();
+        expect(&mut person, "now console");
+    }
+    keys.write_all(b"\x01x").unwrap();
+    std::thread::spawn(move || while person.read(&mut [0; 4096]).is_ok() {});
+    assert_eq!(console.code_ref(), Some(QUIT));
+    console.end_of_guest();
+    printing.join().unwrap();
+}
+
+#[test]
 fn people_attach_see_what_was_and_one_types() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("console.sock");
@@ -198,6 +232,26 @@ fn people_attach_see_what_was_and_one_types() {
     console.end_of_guest();
     assert_eq!(console.code(), Some(0));
     assert!(!path.exists(), "the socket is left behind");
+}
+
+/// A serial port prints byte by byte; who looks away for a moment misses nothing.
+#[test]
+fn people_attached_may_lag_behind_bytes_printed_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("console.sock");
+    let mut console = Console::spawn(&["--attach", path.to_str().unwrap()], None);
+    wait_for(&path);
+    let mut person = attach(&path);
+    console.guest.write_all(b"begin\n").unwrap();
+    expect(&mut person, "begin");
+    for _ in 0..5000 {
+        console.guest.write_all(b".").unwrap();
+        std::thread::sleep(Duration::from_micros(20));
+    }
+    console.guest.write_all(b"end\n").unwrap();
+    assert_eq!(expect(&mut person, "end\n").len(), 5004);
+    console.end_of_guest();
+    assert_eq!(console.code(), Some(0));
 }
 
 #[test]

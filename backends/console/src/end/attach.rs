@@ -7,20 +7,20 @@
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::stat::{Mode, umask};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::EndError;
 use crate::hub::{End, Event};
 use crate::scrollback::Scrollback;
 
-/// Chunks a reader may lag behind before it is cut off: the guest waits for nobody.
-const LAG: usize = 256;
+/// Bytes a reader may lag behind before it is cut off: the guest waits for nobody.
+const LAG: usize = 2 << 20;
 /// People at once.
 const CLIENTS_MAX: usize = 32;
 /// How long the end waits for readers when the guest is gone.
@@ -44,8 +44,55 @@ type Typed = (u64, Vec<u8>);
 
 struct Client {
     id: u64,
-    shown: mpsc::Sender<Arc<[u8]>>,
+    shown: Arc<Shown>,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// What a client has yet to see. In bytes, and not in the pieces it came in: a serial port prints
+/// byte by byte.
+#[derive(Default)]
+struct Shown {
+    waiting: Mutex<Waiting>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// No more will come.
+    last: bool,
+}
+
+impl Shown {
+    /// Adds output; false when the client lags too far behind.
+    fn push(&self, bytes: &[u8]) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.bytes.extend(bytes);
+        self.news.notify_one();
+        waiting.bytes.len() <= LAG
+    }
+
+    fn end(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.last = true;
+        self.news.notify_one();
+    }
+
+    /// All that waits; `None` after the last.
+    async fn next(&self) -> Option<Vec<u8>> {
+        loop {
+            {
+                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                if !waiting.bytes.is_empty() {
+                    return Some(std::mem::take(&mut waiting.bytes));
+                }
+                if waiting.last {
+                    return None;
+                }
+            }
+            self.news.notified().await;
+        }
+    }
 }
 
 impl Attach {
@@ -94,9 +141,10 @@ impl Attach {
         }
         let id = self.next;
         self.next += 1;
-        let (shown, output) = mpsc::channel(LAG);
-        let _ = shown.try_send(self.scrollback.contents().into());
-        let task = tokio::spawn(converse(stream, id, output, self.to_typed.clone()));
+        let shown = Arc::new(Shown::default());
+        shown.push(&self.scrollback.contents());
+        let typed = self.to_typed.clone();
+        let task = tokio::spawn(converse(stream, id, Arc::clone(&shown), typed));
         self.clients.push(Client { id, shown, task });
     }
 
@@ -108,15 +156,10 @@ impl Attach {
 }
 
 /// One person: output goes there, what is typed comes back.
-async fn converse(
-    stream: UnixStream,
-    id: u64,
-    mut output: mpsc::Receiver<Arc<[u8]>>,
-    typed: mpsc::Sender<Typed>,
-) {
+async fn converse(stream: UnixStream, id: u64, shown: Arc<Shown>, typed: mpsc::Sender<Typed>) {
     let (mut from, mut to) = stream.into_split();
     let show = async {
-        while let Some(bytes) = output.recv().await {
+        while let Some(bytes) = shown.next().await {
             if to.write_all(&bytes).await.is_err() {
                 break;
             }
@@ -140,9 +183,9 @@ async fn converse(
 impl End for Attach {
     fn output(&mut self, bytes: &[u8]) -> bool {
         self.scrollback.push(bytes);
-        let bytes: Arc<[u8]> = bytes.into();
         self.clients.retain(|client| {
-            let keeps_up = client.shown.try_send(Arc::clone(&bytes)).is_ok();
+            // One that has left takes nothing more; nor need it wait for the next visitor to go.
+            let keeps_up = !client.task.is_finished() && client.shown.push(bytes);
             if !keeps_up {
                 client.task.abort();
             }
@@ -169,10 +212,11 @@ impl End for Attach {
     }
 
     async fn finish(&mut self) {
-        let tasks: Vec<_> = self.clients.drain(..).map(|client| client.task).collect();
+        let clients = std::mem::take(&mut self.clients);
         let all = async {
-            for task in tasks {
-                let _ = task.await;
+            clients.iter().for_each(|client| client.shown.end());
+            for client in clients {
+                let _ = client.task.await;
             }
         };
         let _ = tokio::time::timeout(LAST_WORDS, all).await;

@@ -1,11 +1,12 @@
 //! This terminal, or standard input and output when they are none.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,12 +32,20 @@ pub struct Stdio {
     all_shown: Option<oneshot::Receiver<()>>,
     escape: Escape,
     events: VecDeque<Typed>,
+    /// Standard input has ended; the guest goes on.
+    ended: bool,
     other: Option<PathBuf>,
+    connecting: Option<Connecting>,
     view: View,
     resized: Option<Resize>,
     raw: Option<RawMode>,
     full: bool,
+    /// What did not fit when the view changed, to be shown next.
+    late: Vec<u8>,
 }
+
+/// On the way to the other console. Kept from one wait to the next: output of the guest ends those.
+type Connecting = Pin<Box<dyn Future<Output = io::Result<UnixStream>>>>;
 
 /// Watches the terminal's size.
 struct Resize {
@@ -78,7 +87,9 @@ impl Stdio {
             all_shown: Some(all_shown),
             escape: Escape::default(),
             events: VecDeque::new(),
+            ended: false,
             other: other.map(Path::to_path_buf),
+            connecting: None,
             view: View::Own,
             resized: raw.is_some().then(|| Resize {
                 signal: watch,
@@ -87,6 +98,7 @@ impl Stdio {
             }),
             raw,
             full: false,
+            late: Vec::new(),
         };
         if end.raw.is_some() {
             end.say(&format!("{name} is on this terminal; {}", end.commands()));
@@ -112,32 +124,37 @@ impl Stdio {
         }
     }
 
-    fn show(&mut self, bytes: &[u8]) {
+    fn show(&mut self, bytes: Vec<u8>) {
         let Some(shown) = &self.shown else { return };
-        match shown.try_send(bytes.to_vec()) {
+        match shown.try_send(bytes) {
             Ok(()) => self.full = shown.capacity() == 0,
-            // Reached only by output of our own making beyond the last free place.
-            Err(mpsc::error::TrySendError::Full(_)) => self.full = true,
+            // Reached only where the view changes while the terminal is behind.
+            Err(mpsc::error::TrySendError::Full(bytes)) => {
+                self.late.extend(bytes);
+                self.full = true;
+            }
             Err(mpsc::error::TrySendError::Closed(_)) => self.shown = None,
         }
     }
 
-    async fn switch(&mut self) {
+    fn switch(&mut self) {
         match std::mem::replace(&mut self.view, View::Own) {
             View::Other { mut missed, .. } => {
                 self.say(&format!("now {}", self.name));
-                let missed = missed.take();
-                self.show(&missed);
+                self.show(missed.take());
             }
-            View::Own => self.show_other().await,
+            View::Own => match self.other.clone() {
+                Some(path) => self.connecting = Some(Box::pin(UnixStream::connect(path))),
+                None => {
+                    self.say("there is no other console to switch to; give it --console socket");
+                }
+            },
         }
     }
 
-    async fn show_other(&mut self) {
-        let Some(path) = self.other.clone() else {
-            return self.say("there is no other console to switch to; give it --console socket");
-        };
-        match UnixStream::connect(&path).await {
+    fn show_other(&mut self, connected: io::Result<UnixStream>) {
+        self.connecting = None;
+        match connected {
             Ok(stream) => {
                 self.say("now the other console; Ctrl-A c leads back");
                 let (from, to) = stream.into_split();
@@ -147,20 +164,23 @@ impl Stdio {
                     missed: Scrollback::new(Scrollback::CAPACITY),
                 };
             }
-            Err(e) => self.say(&format!("{} cannot be reached: {e}", path.display())),
+            Err(e) => {
+                let path = self.other.as_deref().unwrap_or(Path::new(""));
+                self.say(&format!("{} cannot be reached: {e}", path.display()));
+            }
         }
     }
 
     /// Acts on what was typed; what is left of it is for the guest, or ends the hub.
-    async fn act(&mut self, typed: Typed) -> Option<Event> {
+    fn act(&mut self, typed: Typed) -> Option<Event> {
         match (typed, &mut self.view) {
             (Typed::Bytes(bytes), View::Own) => return Some(Event::Input(bytes)),
             (Typed::Bytes(bytes), View::Other { to, .. }) => {
                 // A console that does not take its input loses it; this one must stay alive.
-                let _ = tokio::time::timeout(LAST_WORDS, to.write_all(&bytes)).await;
+                let _ = to.try_write(&bytes);
             }
             (Typed::Command(Command::Quit), _) => return Some(Event::Quit),
-            (Typed::Command(Command::Switch), _) => self.switch().await,
+            (Typed::Command(Command::Switch), _) => self.switch(),
             (Typed::Command(Command::Help), _) => self.say(&self.commands()),
         }
         None
@@ -170,7 +190,7 @@ impl Stdio {
 impl End for Stdio {
     fn output(&mut self, bytes: &[u8]) -> bool {
         match &mut self.view {
-            View::Own => self.show(bytes),
+            View::Own => self.show(bytes.to_vec()),
             View::Other { missed, .. } => missed.push(bytes),
         }
         !self.full
@@ -182,7 +202,7 @@ impl End for Stdio {
                 if !typing && matches!((&typed, &self.view), (Typed::Bytes(_), View::Own)) {
                     continue;
                 }
-                match self.act(typed).await {
+                match self.act(typed) {
                     Some(event) => return event,
                     None => continue,
                 }
@@ -190,24 +210,29 @@ impl End for Stdio {
             let mut other = vec![0; 4096];
             let (full, piped) = (self.full, self.raw.is_none());
             tokio::select! {
-                typed = self.typed.recv(), if typing || !piped => match typed {
+                typed = self.typed.recv(), if !self.ended && (typing || !piped) => match typed {
                     // In a pipe Ctrl-A is a byte like any other.
                     Some(bytes) if piped => return Event::Input(bytes),
                     Some(bytes) => self.events.extend(self.escape.feed(&bytes)),
-                    // Standard input has ended; the guest goes on.
-                    None => return never(&mut self.shown, &mut self.full).await,
+                    None => self.ended = true,
                 },
                 () = room(self.shown.as_ref()), if full => {
                     self.full = false;
-                    return Event::Room;
+                    if !self.late.is_empty() {
+                        let late = std::mem::take(&mut self.late);
+                        self.show(late);
+                    }
+                    if !self.full {
+                        return Event::Room;
+                    }
                 }
+                connected = other_console(&mut self.connecting) => self.show_other(connected),
                 got = from_other(&mut self.view, &mut other), if !full => {
                     if let Some(got) = got {
-                        let bytes = other.get(..got).unwrap_or_default().to_vec();
-                        self.show(&bytes);
+                        self.show(other.get(..got).unwrap_or_default().to_vec());
                     } else {
                         self.say("the other console has closed");
-                        self.switch().await;
+                        self.switch();
                     }
                 }
                 () = resize(&mut self.resized) => {}
@@ -219,28 +244,33 @@ impl End for Stdio {
         if let View::Other { missed, .. } = &mut self.view {
             let missed = missed.take();
             self.view = View::Own;
-            self.show(&missed);
+            self.show(missed);
         }
-        self.shown = None;
-        if let Some(all_shown) = self.all_shown.take() {
-            let _ = tokio::time::timeout(LAST_WORDS, all_shown).await;
-        }
+        let late = std::mem::take(&mut self.late);
+        let (shown, all_shown) = (self.shown.take(), self.all_shown.take());
+        let rest = async {
+            if let Some(shown) = shown {
+                let _ = shown.send(late).await;
+            }
+            if let Some(all_shown) = all_shown {
+                let _ = all_shown.await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, rest).await;
     }
-}
-
-/// Standard input has ended: only room for output can still happen.
-async fn never(shown: &mut Option<mpsc::Sender<Vec<u8>>>, full: &mut bool) -> Event {
-    if !*full {
-        std::future::pending::<()>().await;
-    }
-    room(shown.as_ref()).await;
-    *full = false;
-    Event::Room
 }
 
 async fn room(shown: Option<&mpsc::Sender<Vec<u8>>>) {
     if let Some(shown) = shown {
         let _ = shown.reserve().await;
+    }
+}
+
+/// The connection to the other console, once it is there.
+async fn other_console(connecting: &mut Option<Connecting>) -> io::Result<UnixStream> {
+    match connecting {
+        Some(connecting) => connecting.await,
+        None => std::future::pending().await,
     }
 }
 
