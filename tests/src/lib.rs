@@ -1,8 +1,10 @@
 //! What the tests that run several pieces together share: where the built programs are.
 
 pub mod daemons;
-pub mod kernel;
 pub mod guest;
+pub mod kernel;
 pub mod kvm_stats;
 pub mod listening;
+pub mod screen;
 pub mod tap;
+pub mod traces;

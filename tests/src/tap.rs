@@ -11,7 +11,7 @@ use std::process::Command;
 
 /// IEEE 802's local experimental ethertype 1; nothing but the test speaks it.
 const ETHERTYPE: u16 = 0x88b5;
-/// `PACKET_OUTGOING` of linux/if_packet.h: our own frames, seen again.
+/// `PACKET_OUTGOING` of `linux/if_packet.h`: our own frames, seen again.
 const OUTGOING: u8 = 4;
 /// Where a frame's payload begins.
 const HEADER: usize = 14;

@@ -1,4 +1,5 @@
 //! The documents say what the programs say.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::path::Path;
 use std::process::Command;

@@ -14,6 +14,8 @@ use nix::sys::signal::Signal::{self, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use outboard_tests::daemons::daemon;
+use outboard_tests::guest::has_kvm;
+use outboard_tests::kernel::pvh;
 use tempfile::TempDir;
 
 /// Reached only by a failing test.
@@ -21,69 +23,17 @@ const LONG: Duration = Duration::from_secs(30);
 /// What a person is promised, even when a daemon hangs.
 const END_WITHIN: Duration = Duration::from_secs(10);
 
-/// A PVH kernel that writes `!` to ttyS0 and halts for ever.
-fn halted_kernel() -> Vec<u8> {
-    const LOAD: u32 = 0x10_0000;
-    // mov dx, 0x3f8; mov al, '!'; out dx, al; cli; hlt; jmp $-1
-    const CODE: &[u8] = &[
-        0x66, 0xba, 0xf8, 0x03, 0xb0, b'!', 0xee, 0xfa, 0xf4, 0xeb, 0xfd,
-    ];
-    let words = |words: &[u32]| {
-        words
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .collect::<Vec<_>>()
-    };
-    let longs = |longs: &[u64]| {
-        longs
-            .iter()
-            .flat_map(|long| long.to_le_bytes())
-            .collect::<Vec<_>>()
-    };
-    let note = [words(&[4, 4, 18]), b"Xen\0".to_vec(), words(&[LOAD])].concat();
-    let (load, headers) = (u64::from(LOAD), 64 + 2 * 56);
-    let (note_len, code_len) = (note.len() as u64, CODE.len() as u64);
-    [
-        // ELF64, little-endian, executable, x86-64, version 1.
-        words(&[
-            u32::from_le_bytes(*b"\x7fELF"),
-            0x1_0102,
-            0,
-            0,
-            62 << 16 | 2,
-            1,
-        ]),
-        // Entry, program headers at 64, no sections.
-        longs(&[load, 64, 0]),
-        words(&[0, 56 << 16 | 64, 64 << 16 | 2, 0]),
-        // PT_LOAD and PT_NOTE: type and flags, offset, addresses, sizes, alignment.
-        words(&[1, 5]),
-        longs(&[headers + note_len, load, load, code_len, code_len, 4]),
-        words(&[4, 4]),
-        longs(&[headers, 0, 0, note_len, note_len, 4]),
-        note,
-        CODE.to_vec(),
-    ]
-    .concat()
-}
+/// Says `!` on ttyS0 and halts for ever:
+/// mov dx, 0x3f8; mov al, '!'; out dx, al; cli; hlt; jmp $-1
+const HALTED: &[u8] = &[
+    0x66, 0xba, 0xf8, 0x03, 0xb0, b'!', 0xee, 0xfa, 0xf4, 0xeb, 0xfd,
+];
 
 /// The command itself, with the daemons beside it.
 fn outboard() -> PathBuf {
     daemon("outboard-block");
     daemon("outboard-console");
     daemon("outboard")
-}
-
-fn no_kvm() -> bool {
-    let missing = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .err();
-    if let Some(why) = &missing {
-        eprintln!("SKIPPED, nothing was tested: /dev/kvm: {why}");
-    }
-    missing.is_some()
 }
 
 /// A VM with a disk, a console and a serial port, each in a process of its own.
@@ -105,7 +55,7 @@ impl Vm {
 
     fn spawn(outboard: &Path, image: &str, disk_keys: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("kernel"), halted_kernel()).unwrap();
+        std::fs::write(dir.path().join("kernel"), pvh(HALTED)).unwrap();
         File::create(dir.path().join("disk.img"))
             .unwrap()
             .set_len(1 << 20)
@@ -220,7 +170,7 @@ fn until(what: &str, mut met: impl FnMut() -> bool) {
 
 #[test]
 fn each_device_is_a_process_with_one_stream() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     let mut vm = Vm::start("");
@@ -262,7 +212,7 @@ fn each_device_is_a_process_with_one_stream() {
 
 #[test]
 fn ctrl_c_ends_everything() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     let mut vm = Vm::start("");
@@ -273,7 +223,7 @@ fn ctrl_c_ends_everything() {
 
 #[test]
 fn daemons_do_not_outlive_a_vmm_that_is_killed() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     let mut vm = Vm::start("");
@@ -284,7 +234,7 @@ fn daemons_do_not_outlive_a_vmm_that_is_killed() {
 
 #[test]
 fn a_frozen_daemon_does_not_keep_the_vm_from_ending() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     let mut vm = Vm::start("");
@@ -296,7 +246,7 @@ fn a_frozen_daemon_does_not_keep_the_vm_from_ending() {
 
 #[test]
 fn a_killed_daemon_degrades_or_stops_the_vm() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     let mut vm = Vm::start("");
@@ -319,7 +269,7 @@ fn a_killed_daemon_degrades_or_stops_the_vm() {
 
 #[test]
 fn a_daemon_that_cannot_start_says_why_itself() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     let mut vm = Vm::spawn(&outboard(), "no-such.img", "");
@@ -335,7 +285,7 @@ fn a_daemon_that_cannot_start_says_why_itself() {
 
 #[test]
 fn a_missing_daemon_is_named_with_the_places_searched() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

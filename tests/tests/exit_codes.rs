@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use outboard_tests::daemons::daemon;
+use outboard_tests::guest::has_kvm;
+use outboard_tests::kernel::pvh;
 use tempfile::NamedTempFile;
-
-/// Where the kernel is loaded and entered, in 32-bit protected mode.
-const LOAD: u32 = 0x10_0000;
 
 /// mov dx, 0x604; mov ax, 0x3400; out dx, ax: ACPI S5. Then halts.
 const POWER_OFF: &[u8] = &[
@@ -39,56 +39,15 @@ fn boots_until(count: u8, again: &[u8]) -> Vec<u8> {
     code
 }
 
-/// An ELF file with one segment and a PVH note.
+/// A file with the kernel that runs `code`.
 fn kernel(code: &[u8]) -> NamedTempFile {
-    const HEADERS: usize = 64 + 2 * 56;
-    let mut note = Vec::new();
-    for word in [4u32, 4, 18] {
-        note.extend(word.to_le_bytes());
-    }
-    note.extend(b"Xen\0");
-    note.extend(LOAD.to_le_bytes());
-    let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    file.extend(2u16.to_le_bytes());
-    file.extend(62u16.to_le_bytes());
-    file.extend(1u32.to_le_bytes());
-    for word in [u64::from(LOAD), 64, 0] {
-        file.extend(word.to_le_bytes());
-    }
-    file.extend(0u32.to_le_bytes());
-    for half in [64u16, 56, 2, 64, 0, 0] {
-        file.extend(half.to_le_bytes());
-    }
-    let mut segment = |kind: u32, offset: usize, address: u64, size: usize| {
-        file.extend(kind.to_le_bytes());
-        file.extend(5u32.to_le_bytes());
-        for word in [offset as u64, address, address, size as u64, size as u64, 4] {
-            file.extend(word.to_le_bytes());
-        }
-    };
-    segment(1, HEADERS + note.len(), LOAD.into(), code.len());
-    segment(4, HEADERS, 0, note.len());
-    file.extend(&note);
-    file.extend(code);
     let mut kernel = NamedTempFile::new().unwrap();
-    kernel.write_all(&file).unwrap();
+    kernel.write_all(&pvh(code)).unwrap();
     kernel
 }
 
-fn no_kvm() -> bool {
-    let missing = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .err();
-    if let Some(why) = &missing {
-        eprintln!("SKIPPED, nothing was tested: /dev/kvm: {why}");
-    }
-    missing.is_some()
-}
-
 fn outboard(kernel: &Path, more: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_outboard"))
+    Command::new(daemon("outboard"))
         .args(["run", "--serial", "off", "--kernel"])
         .arg(kernel)
         .args(more)
@@ -108,7 +67,7 @@ fn run(code: &[u8], more: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn power_off_ends_with_0_and_says_nothing() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     for cpus in ["1", "2"] {
@@ -118,7 +77,7 @@ fn power_off_ends_with_0_and_says_nothing() {
 
 #[test]
 fn memory_from_32_mib_to_beyond_the_hole() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     for memory in ["32M", "3G", "5G", "2G,prefault=off"] {
@@ -128,7 +87,7 @@ fn memory_from_32_mib_to_beyond_the_hole() {
 
 #[test]
 fn a_reset_boots_again_in_the_same_process() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     assert_eq!(run(&boots_until(4, RESET), &["--cpus", "2"]).0, Some(0));
@@ -137,7 +96,7 @@ fn a_reset_boots_again_in_the_same_process() {
 
 #[test]
 fn a_triple_fault_is_a_reset_or_exit_5() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     assert_eq!(run(&boots_until(3, TRIPLE_FAULT), &[]).0, Some(0));
@@ -148,7 +107,7 @@ fn a_triple_fault_is_a_reset_or_exit_5() {
 
 #[test]
 fn an_internal_error_ends_with_4_and_a_report() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     let (code, said) = run(NOWHERE, &[]);
@@ -165,7 +124,7 @@ fn an_internal_error_ends_with_4_and_a_report() {
 
 #[test]
 fn signals_end_the_vm_with_their_code() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
@@ -180,7 +139,7 @@ fn signals_end_the_vm_with_their_code() {
 
 #[test]
 fn a_signal_ends_the_wait_for_a_backend() {
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     let kernel = kernel(HALT);
@@ -198,7 +157,7 @@ fn what_cannot_start_says_why_and_ends_with_1() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("outboard: "), "{said}");
-    if no_kvm() {
+    if !has_kvm() {
         return;
     }
     let (code, said) = run(HALT, &["--cpu", "host,-smpa"]);
