@@ -131,7 +131,7 @@ mod tests {
     async fn a_guest_that_hears_no_more_is_read_to_its_end() {
         for _ in 0..100 {
             let (mut guest, ours) = StdStream::pair().unwrap();
-            guest.write_all(&[b'.'; 3 * CHUNK]).unwrap();
+            guest.write_all(&vec![b'.'; 3 * CHUNK]).unwrap();
             drop(guest);
             let (typed, seen) = (false, Vec::new());
             let mut end = Eager { typed, seen };

@@ -37,6 +37,10 @@ impl Socket {
                 return Err(refuse(other)(in_use));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Someone's, who lets us not in, or is of another kind.
+            Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => {
+                return Err(refuse(other)(error));
+            }
             Err(_) => {
                 let meta = fs::symlink_metadata(path).map_err(refuse(other))?;
                 if !meta.file_type().is_socket() {
@@ -118,6 +122,17 @@ mod tests {
         fs::write(&path, "data").unwrap();
         assert!(Socket::listen(&path).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+
+    #[test]
+    fn a_live_socket_of_another_kind_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let live = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert!(Socket::listen(&path).is_err());
+        let words = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        assert_eq!(words.send_to(b"here", &path).unwrap(), 4);
+        drop(live);
     }
 
     #[test]

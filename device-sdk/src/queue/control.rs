@@ -33,6 +33,7 @@ impl Queue {
         self.next = start.base;
         self.filled = start.base;
         self.looked = start.base;
+        self.unpublished.clear();
         self.phase = Phase::Serving;
         self.kicks = true;
         self.notify.start(start.event_idx);
@@ -44,14 +45,18 @@ impl Queue {
     /// The ring's parts have moved, or memory was mapped anew: translates them again and goes on
     /// where it was. On failure the ring stands still until it is told better addresses.
     fn relocate(&mut self) -> Result<(), RingError> {
-        if let Some(start) = self.start {
-            self.ring = None;
-            self.ring = Some(SplitRing::new(
-                self.leases.memory(),
-                start.size,
-                start.addresses,
-            )?);
+        let Some(start) = self.start else {
+            return Ok(());
+        };
+        self.ring = None;
+        let ring = SplitRing::new(self.leases.memory(), start.size, start.addresses)?;
+        let old = self.used;
+        for (head, written) in self.unpublished.drain(..) {
+            ring.write_used(self.used, head, written);
+            self.used = self.used.wrapping_add(1);
         }
+        self.ring = Some(ring);
+        self.publish(old);
         Ok(())
     }
 
@@ -74,7 +79,7 @@ impl Queue {
 
     /// The eventfd to interrupt the driver with; `None`: it polls.
     pub(crate) fn set_call(&mut self, call: Option<File>) {
-        self.notify.call = call;
+        self.notify.set_call(call);
     }
 
     /// Whether the driver has made anything available since the last look: the worker is to be

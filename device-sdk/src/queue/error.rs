@@ -24,8 +24,9 @@ pub enum QueueError {
         #[source]
         source: ChainError,
     },
-    /// The driver claims to have made more chains available than the ring has entries.
-    #[error("queue {queue}: the available index is {index}, more than a ring beyond {next}")]
+    /// The driver claims to have made more chains available, with those still in flight, than the
+    /// ring has entries.
+    #[error("queue {queue}: the available index {index} is too far beyond {next}")]
     AvailableIndex {
         /// Index of the queue within the device.
         queue: u16,

@@ -74,6 +74,8 @@ pub struct Queue {
     looked: u16,
     /// Next used entry to write, free-running.
     used: u16,
+    /// Answers that came while the ring's memory was away: head and bytes written.
+    unpublished: Vec<(u16, u32)>,
     /// Requests taken and given back, oldest first.
     returned: VecDeque<Request>,
     leases: Leases,
@@ -102,6 +104,7 @@ impl Queue {
             filled: 0,
             looked: 0,
             used: 0,
+            unpublished: Vec::new(),
             returned: VecDeque::new(),
             leases,
             window: Window::default(),
@@ -150,7 +153,10 @@ impl Queue {
         if self.next == self.filled {
             let index = ring.avail_index();
             self.looked = index;
-            if index.wrapping_sub(self.next) > ring.size() {
+            // A driver offers a descriptor again only once it has it back, so that no more than a
+            // ring of them is out; a hostile one could otherwise have a device hold any number.
+            let offered = usize::from(index.wrapping_sub(self.next));
+            if offered.saturating_add(self.leases.requests()) > usize::from(ring.size()) {
                 self.phase = Phase::Broken;
                 return Err(QueueError::AvailableIndex {
                     queue: self.index,
@@ -211,6 +217,8 @@ impl Queue {
             if let Some(ring) = &self.ring {
                 ring.write_used(self.used, chain.head, written);
                 self.used = self.used.wrapping_add(1);
+            } else {
+                self.unpublished.push((chain.head, written));
             }
             self.leases.release(chain.generation);
             if chain.segments.capacity() <= POOLED_SEGMENTS {
@@ -218,16 +226,22 @@ impl Queue {
                 self.pool.push(chain);
             }
         }
+        self.publish(old);
+        if foreign {
+            return Err(QueueError::Foreign { queue: self.index });
+        }
+        Ok(())
+    }
+
+    /// Shows the driver the used entries from `old` on.
+    #[inline]
+    fn publish(&mut self, old: u16) {
         if self.used != old
             && let Some(ring) = &self.ring
         {
             ring.publish(self.used);
             self.notify.published(ring, old, self.used);
         }
-        if foreign {
-            return Err(QueueError::Foreign { queue: self.index });
-        }
-        Ok(())
     }
 
     /// Returns a request nobody has acted on. It is popped again next, or left to whoever serves

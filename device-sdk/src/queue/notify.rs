@@ -12,7 +12,9 @@ pub(super) struct Notify {
     /// `RING_EVENT_IDX` was negotiated.
     pub(super) event_idx: bool,
     /// The eventfd that interrupts the driver, if it wants any.
-    pub(super) call: Option<File>,
+    call: Option<File>,
+    /// An interrupt was due, and there was nothing to signal.
+    missed: bool,
     /// Nothing has been published since the start: an earlier server of this ring may have died
     /// between publishing and interrupting.
     fresh: bool,
@@ -24,6 +26,7 @@ impl Notify {
     pub(super) fn start(&mut self, event_idx: bool) {
         self.event_idx = event_idx;
         self.fresh = true;
+        self.missed = false;
         // Whoever served the ring before may have left it so.
         self.kicks = None;
     }
@@ -44,10 +47,20 @@ impl Notify {
         }
     }
 
+    /// Interrupts go there from now on, and at once one that was due while they went nowhere: a
+    /// frontend may name the eventfd after the ring has started.
+    pub(super) fn set_call(&mut self, call: Option<File>) {
+        self.call = call;
+        if std::mem::take(&mut self.missed) {
+            self.interrupt();
+        }
+    }
+
     /// Signals the call eventfd. A full counter (EAGAIN) is as good as one more.
-    pub(super) fn interrupt(&mut self) {
-        if let Some(call) = &mut self.call {
-            let _ = call.write(&1u64.to_ne_bytes());
+    fn interrupt(&mut self) {
+        match &mut self.call {
+            Some(call) => drop(call.write(&1u64.to_ne_bytes())),
+            None => self.missed = true,
         }
     }
 

@@ -114,6 +114,65 @@ fn an_available_index_beyond_the_ring_breaks_it() {
 }
 
 #[test]
+fn no_more_than_a_ring_is_ever_in_flight() {
+    let guest = Guest::new();
+    let ring = Ring::new(&guest.reference);
+    offer(&ring, SIZE);
+    let mut queue = guest.queue(false);
+    let mut taken: Vec<_> = std::iter::from_fn(|| queue.pop().unwrap()).collect();
+    assert_eq!(taken.len(), usize::from(SIZE));
+    queue.complete(taken.pop().map(|r| (r, 0))).unwrap();
+    // One has come back and may be offered again; a second one may not.
+    ring.avail.idx().store(SIZE + 1);
+    let request = queue.pop().unwrap().unwrap();
+    ring.avail.idx().store(SIZE + 2);
+    assert!(matches!(
+        queue.pop(),
+        Err(QueueError::AvailableIndex { .. })
+    ));
+    queue.complete([(request, 0)]).unwrap();
+    assert_eq!(ring.used.idx().load(), 2);
+}
+
+#[test]
+fn an_interrupt_due_before_there_was_a_descriptor_is_not_lost() {
+    use std::io::Read;
+    let eventfd = || {
+        let flags = nix::sys::eventfd::EfdFlags::EFD_NONBLOCK;
+        let fd = nix::sys::eventfd::EventFd::from_flags(flags).unwrap();
+        std::fs::File::from(std::os::fd::OwnedFd::from(fd))
+    };
+    let guest = Guest::new();
+    let ring = Ring::new(&guest.reference);
+    offer(&ring, 1);
+    let mut queue = guest.queue(false);
+    let request = queue.pop().unwrap().unwrap();
+    queue.complete([(request, 0)]).unwrap();
+    for expected in [true, false] {
+        let call = eventfd();
+        queue.set_call(Some(call.try_clone().unwrap()));
+        assert_eq!((&call).read(&mut [0; 8]).is_ok(), expected);
+    }
+}
+
+#[test]
+fn answers_wait_for_the_rings_memory() {
+    let guest = Guest::new();
+    let ring = Ring::new(&guest.reference);
+    offer(&ring, 3);
+    let mut queue = guest.queue(false);
+    let mut taken: Vec<_> = std::iter::from_fn(|| queue.pop().unwrap()).collect();
+    queue.complete(taken.pop().map(|r| (r, 1))).unwrap();
+    assert!(queue.set_memory(Arc::default()).is_err());
+    queue.complete(taken.drain(..).map(|r| (r, 2))).unwrap();
+    assert_eq!(ring.used.idx().load(), 1);
+    queue.set_memory(Arc::clone(&guest.memory)).unwrap();
+    assert_eq!(ring.used.idx().load(), 3);
+    let used = ring.used.ring().ref_at(1).unwrap().load();
+    assert_eq!((used.id(), used.len()), (0, 2));
+}
+
+#[test]
 fn what_is_given_back_comes_again_in_order_or_is_left_to_the_next() {
     let guest = Guest::new();
     let ring = Ring::new(&guest.reference);

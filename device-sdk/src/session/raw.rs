@@ -32,6 +32,10 @@ const NEED_REPLY: u32 = 1 << 3;
 
 const HEADER_LEN: usize = 12;
 
+/// Most descriptors the kernel passes at once (`SCM_MAX_FD`). With room for fewer, those that did
+/// fit would be lost to us, and open for ever.
+const MAX_FDS: usize = 253;
+
 /// Longest payload taken; no message in the specification comes near it.
 const MAX_PAYLOAD: u32 = 4096;
 
@@ -124,7 +128,7 @@ impl Message {
 pub(super) fn receive(mut stream: &UnixStream) -> io::Result<Message> {
     let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
     let mut bytes = [0; HEADER_LEN];
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 32]);
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; MAX_FDS]);
     let mut fds = Vec::new();
     let taken = {
         let mut parts = [IoSliceMut::new(&mut bytes)];

@@ -214,7 +214,9 @@ impl End for Attach {
     async fn finish(&mut self) {
         let clients = std::mem::take(&mut self.clients);
         let all = async {
-            clients.iter().for_each(|client| client.shown.end());
+            for client in &clients {
+                client.shown.end();
+            }
             for client in clients {
                 let _ = client.task.await;
             }
