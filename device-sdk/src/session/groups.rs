@@ -148,6 +148,7 @@ impl<D: Device> State<'_, D> {
         self.device.reset();
         self.breakage.clear();
         self.acked = 0;
+        self.refused = false;
         self.status = 0;
         debug!("device reset");
     }

@@ -53,6 +53,8 @@ pub(super) struct State<'d, D: Device> {
     pub(super) channel: Arc<Channel>,
     pub(super) breakage: Arc<Breakage>,
     pub(super) acked: u64,
+    /// The last features were refused: `FEATURES_OK` does not stand.
+    pub(super) refused: bool,
     pub(super) status: u8,
     pub(super) vrings: Vec<Vring>,
     pub(super) groups: Vec<Group>,
@@ -79,6 +81,7 @@ impl<'d, D: Device> State<'d, D> {
             channel,
             breakage: Arc::new(Breakage::new(usize::from(first))),
             acked: 0,
+            refused: false,
             status: 0,
             vrings: (0..first).map(|_| Vring::default()).collect(),
             groups,
@@ -124,7 +127,7 @@ impl<'d, D: Device> State<'d, D> {
     pub(super) fn set_features(&mut self, acked: u64) -> Result<(), Refused> {
         let unknown = acked & !self.features();
         if unknown != 0 {
-            self.status &= !STATUS_FEATURES_OK;
+            self.refused = true;
             return Err(Refused::Features(unknown));
         }
         if self.groups.iter().any(|group| group.running.is_some()) {
@@ -134,7 +137,9 @@ impl<'d, D: Device> State<'d, D> {
             return Err(Refused::Running("the features"));
         }
         self.acked = acked;
+        self.refused = true;
         self.device.set_features(acked & !ENGINE)?;
+        self.refused = false;
         if acked & PROTOCOL_FEATURES == 0 {
             // Such a frontend has no message to enable a ring with.
             for vring in &mut self.vrings {
@@ -145,11 +150,14 @@ impl<'d, D: Device> State<'d, D> {
     }
 
     pub(super) fn status(&self) -> u8 {
-        if self.breakage.is_broken() {
-            self.status | STATUS_NEEDS_RESET
-        } else {
-            self.status
+        let mut status = self.status;
+        if self.refused {
+            status &= !STATUS_FEATURES_OK;
         }
+        if self.breakage.is_broken() {
+            status |= STATUS_NEEDS_RESET;
+        }
+        status
     }
 
     pub(super) fn set_status(&mut self, status: u8) {

@@ -247,6 +247,20 @@ fn the_device_hears_only_of_its_own_features() {
 }
 
 #[test]
+fn features_ok_does_not_stand_after_a_refusal() {
+    let (served, mut driver) = Served::driven(Way::Fast);
+    let offered = driver.negotiated().features;
+    let frontend = driver.connection();
+    assert!(frontend.set_features(offered | 1 << 49).is_err());
+    frontend.set_status(11).unwrap();
+    assert_eq!(frontend.status().unwrap(), 3);
+    frontend.set_features(offered).unwrap();
+    assert_eq!(frontend.status().unwrap(), 11);
+    drop(driver);
+    served.end();
+}
+
+#[test]
 fn a_status_of_zero_resets() {
     let (served, mut driver) = Served::driven(Way::Fast);
     driver.start_queue(0, &QueueOptions::default()).unwrap();
