@@ -37,6 +37,18 @@ impl BusDevice for Port {
     }
 }
 
+/// A register that takes its time, so that a vCPU is nearly always in the middle of a read.
+struct Slow;
+
+impl BusDevice for Slow {
+    fn read(&self, _: u64, data: &mut [u8]) {
+        std::thread::sleep(Duration::from_millis(2));
+        data.fill(0x5a);
+    }
+
+    fn write(&self, _: u64, _: &[u8]) {}
+}
+
 struct Guest {
     vcpus: Vcpus,
     output: Receiver<u8>,
@@ -69,6 +81,7 @@ impl Guest {
         ports
             .insert(0x3f8, 8, Arc::new(Port(Mutex::new(written))))
             .unwrap();
+        mmio.insert(0xd000_0000, 4, Arc::new(Slow)).unwrap();
         let (stopped, stops) = channel();
         let stopped = Mutex::new(stopped);
         let on_stop: OnStop =
@@ -160,6 +173,31 @@ fn a_spinning_guest_is_parked_and_goes_on() {
         while guest.output.try_recv().is_ok() {}
         guest.vcpus.resume();
     }
+}
+
+#[test]
+fn a_parked_vcpu_has_ended_its_read() {
+    // mov al, 'h'; out dx, al; then mov eax, [0xd0000000] for ever.
+    let code = [
+        0xba, 0xf8, 0x03, 0x00, 0x00, 0xb0, b'h', 0xee, // once
+        0xa1, 0x00, 0x00, 0x00, 0xd0, 0xeb, 0xf9, // for ever
+    ];
+    let Some(guest) = Guest::start(1, &code, &[]) else {
+        return;
+    };
+    let rounds = 20;
+    let mut ended = 0;
+    for _ in 0..rounds {
+        guest.expect_output(b"h");
+        // Nearly all of its time it is in the middle of the read.
+        guest.vcpus.park(WAIT).unwrap();
+        let registers = guest.vcpus.registers(0);
+        let behind_the_read = registers.rip == CODE + 13 && registers.rax == 0x5a5a_5a5a;
+        ended += u32::from(behind_the_read);
+        guest.vcpus.reset(&entry()).unwrap();
+        guest.vcpus.resume();
+    }
+    assert!(ended > rounds / 2, "{ended} of {rounds}");
 }
 
 #[test]

@@ -35,8 +35,20 @@ pub enum Stop {
     Fault(Box<Fault>),
 }
 
-/// Runs the guest until it needs something, and gives it that. `None`: run again.
-pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Option<Stop> {
+/// What came of one stay in the guest.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// It needed something and has been given it. KVM hands a read's answer over at the *next*
+    /// `KVM_RUN`: until then the vCPU is in the middle of an instruction.
+    Served,
+    /// It was interrupted, between two instructions.
+    Interrupted,
+    /// It does not go on.
+    Stopped(Stop),
+}
+
+/// Runs the guest until it needs something, and gives it that.
+pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Step {
     // The exit borrows `fd`, and a report needs it: so say what happened first.
     let what = match fd.run() {
         Ok(VcpuExit::IoOut(_, data)) => {
@@ -48,7 +60,7 @@ pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Option<S
             for item in data.chunks_exact(size) {
                 platform.ports.write(port, item);
             }
-            return None;
+            return Step::Served;
         }
         Ok(VcpuExit::IoIn(_, data)) => {
             let (data, length) = (data.as_mut_ptr(), data.len());
@@ -58,15 +70,15 @@ pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Option<S
             for item in data.chunks_exact_mut(size) {
                 platform.ports.read(port, item);
             }
-            return None;
+            return Step::Served;
         }
         Ok(VcpuExit::MmioRead(address, data)) => {
             platform.mmio.read(address, data);
-            return None;
+            return Step::Served;
         }
         Ok(VcpuExit::MmioWrite(address, data)) => {
             platform.mmio.write(address, data);
-            return None;
+            return Step::Served;
         }
         // Nothing to do: KVM has done it, or wants to be called again.
         Ok(
@@ -77,23 +89,29 @@ pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Option<S
             | VcpuExit::SetTpr
             | VcpuExit::TprAccess
             | VcpuExit::IoapicEoi(_),
-        ) => return None,
+        ) => return Step::Served,
         // A signal came, or a waiting vCPU got its INIT or SIPI.
-        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => return None,
+        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+            return Step::Interrupted;
+        }
         Ok(VcpuExit::X86Rdmsr(access)) => {
             *access.error = 1;
-            return None;
+            return Step::Served;
         }
         Ok(VcpuExit::X86Wrmsr(access)) => {
             *access.error = 1;
-            return None;
+            return Step::Served;
         }
-        Ok(VcpuExit::Shutdown) => return Some(Stop::TripleFault),
-        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => return Some(Stop::PowerOff),
-        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => return Some(Stop::Reset),
+        Ok(VcpuExit::Shutdown) => return Step::Stopped(Stop::TripleFault),
+        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => {
+            return Step::Stopped(Stop::PowerOff);
+        }
+        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => {
+            return Step::Stopped(Stop::Reset);
+        }
         Ok(VcpuExit::InternalError) => {
             let fault = Fault::internal_error(index, fd, &platform.ram);
-            return Some(Stop::Fault(Box::new(fault)));
+            return Step::Stopped(Stop::Fault(Box::new(fault)));
         }
         Ok(VcpuExit::FailEntry(reason, cpu)) => {
             format!("the processor refused to enter the guest: reason {reason:#x} on CPU {cpu}")
@@ -106,7 +124,7 @@ pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Option<S
         Ok(exit) => format!("the exit {exit:?} is not one that this VM asked for"),
         Err(error) => format!("KVM_RUN failed: {error}"),
     };
-    Some(Stop::Fault(Box::new(Fault::of(
+    Step::Stopped(Stop::Fault(Box::new(Fault::of(
         index,
         fd,
         &platform.ram,

@@ -9,7 +9,7 @@ use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::Kvm;
 use vmm_sys_util::signal::Killable;
 
-use super::run::{Platform, Stop, step};
+use super::run::{Platform, Step, Stop, step};
 use super::vcpu::Vcpu;
 use super::{Fault, KvmError, Vm, kick};
 use crate::arch::x86_64::boot::EntryState;
@@ -95,6 +95,12 @@ impl Vcpus {
     /// Puts every vCPU back to power-on, the first one at `entry`. All must be parked.
     pub fn reset(&self, entry: &EntryState) -> Result<(), KvmError> {
         self.all.iter().try_for_each(|vcpu| vcpu.reset(entry))
+    }
+
+    /// The registers of a parked vCPU.
+    #[cfg(test)]
+    pub(super) fn registers(&self, index: usize) -> kvm_bindings::kvm_regs {
+        self.all[index].fd().get_regs().unwrap()
     }
 
     /// Ends the threads. Those that do not come out within `deadline` are left behind, for the
@@ -213,11 +219,16 @@ fn run(vcpu: &Vcpu, gate: &Gate, platform: &Platform, on_stop: &OnStop) {
                 // Whoever closes the gate kicks afterwards. So a kick taken back here is seen in
                 // the next line, and one that comes later is seen by KVM_RUN.
                 vcpu.immediate_exit.set(false);
-                if !gate.open.load(Ordering::SeqCst) {
-                    break None;
+                let open = gate.open.load(Ordering::SeqCst);
+                if !open {
+                    // KVM_RUN then only ends the instruction that the last exit was in the middle
+                    // of. Left for later, it would end after a reset, over the new registers.
+                    vcpu.immediate_exit.set(true);
                 }
-                if let Some(stop) = step(vcpu.index, &mut fd, platform) {
-                    break Some(stop);
+                match step(vcpu.index, &mut fd, platform) {
+                    Step::Interrupted if !open => break None,
+                    Step::Stopped(stop) => break Some(stop),
+                    Step::Served | Step::Interrupted => {}
                 }
             }
         };
