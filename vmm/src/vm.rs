@@ -9,6 +9,7 @@
 //! | `events.rs` | what happens to a VM |
 //! | `end.rs` | how it ended, and the exit code |
 //! | `error.rs` | why it could not start or go on |
+//! | `limits.rs` | what the host lets the process have |
 //! | `machine.rs` | the parts, put together, reset and taken apart |
 //! | `devices.rs` | virtio devices: frontends, and their PCI functions |
 //! | `runtime_dir.rs` | the VM's own folder |
@@ -20,6 +21,7 @@ mod devices;
 mod end;
 mod error;
 mod events;
+mod limits;
 mod machine;
 mod runtime_dir;
 mod serial;
@@ -60,6 +62,7 @@ pub enum State {
 /// # Errors
 /// The VM could not start, or the host failed it while it ran.
 pub fn run(config: &VmConfig) -> Result<End, VmError> {
+    limits::raise_open_files();
     let (events, inbox) = events::pair();
     let signals = Signals::catch(&events)?;
     let terminal = Terminal::remember();

@@ -25,6 +25,10 @@ pub struct MsiMessage {
     pub data: u32,
 }
 
+/// How many routes the lines take more than they have GSIs: IRQ 0 to 15, but 2, reach a PIC and the
+/// I/O APIC. KVM counts routes, so as many GSIs stay unused.
+const SPARE: u32 = 15;
+
 /// The owner of the GSI table. Any thread may use it.
 #[derive(Debug)]
 pub struct Routes {
@@ -46,7 +50,7 @@ impl Routes {
     pub(crate) fn new(vm: &Arc<Vm>) -> Result<Arc<Self>, KvmError> {
         let routes = Self {
             vm: vm.clone(),
-            limit: vm.max_routes(),
+            limit: vm.max_routes().saturating_sub(SPARE),
             table: Mutex::default(),
         };
         routes.install(&routes.table())?;

@@ -11,6 +11,8 @@ use super::KvmError;
 /// Time goes on through a reset, and vCPUs whose clocks were set apart would stay apart.
 const MSR_TSC: u32 = 0x10;
 const MSR_TSC_ADJUST: u32 = 0x3b;
+/// `IA32_FEATURE_CONTROL` (Intel SDM volume 4, table 2-2): 0 means no VMX.
+const MSR_FEATURE_CONTROL: u32 = 0x3a;
 /// Hyper-V's synthetic MSRs, which no guest of ours is told of.
 const HYPERV_MSRS: std::ops::Range<u32> = 0x4000_0000..0x4000_1000;
 
@@ -61,6 +63,11 @@ impl VcpuState {
     /// Puts a vCPU that does not run into this state. From any thread.
     pub(super) fn restore(&self, vcpu: &VcpuFd) -> Result<(), KvmError> {
         let write = KvmError::ioctl;
+        // First of all, since it takes a guest that is itself a hypervisor out of VMX: until then
+        // KVM refuses a CR4 without VMXE, and registers would be those of the guest's guest.
+        let leave_vmx = |msr: &&kvm_msr_entry| msr.index == MSR_FEATURE_CONTROL;
+        let first: Vec<_> = self.msrs.iter().filter(leave_vmx).copied().collect();
+        write_msrs(vcpu, &first)?;
         vcpu.set_regs(&self.regs)
             .map_err(write("set a vCPU's registers"))?;
         vcpu.set_sregs(&self.sregs)
@@ -90,7 +97,7 @@ pub(super) fn resettable_msrs(kvm: &Kvm) -> Result<Vec<u32>, KvmError> {
 }
 
 /// Reads what can be read: KVM lists MSRs that a vCPU without the feature does not have.
-fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, KvmError> {
+pub(super) fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, KvmError> {
     let wanted: Vec<_> = indices
         .iter()
         .map(|&index| kvm_msr_entry {

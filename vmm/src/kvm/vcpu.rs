@@ -7,7 +7,7 @@ use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_lapic_state};
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use super::kick::ImmediateExit;
-use super::state::{VcpuState, resettable_msrs, write_msrs};
+use super::state::{VcpuState, read_msrs, resettable_msrs, write_msrs};
 use super::{KvmError, Vm, stats};
 use crate::arch::x86_64::boot::EntryState;
 use crate::arch::x86_64::msr;
@@ -45,7 +45,9 @@ impl Vcpu {
         let cpuid = CpuId::from_entries(cpuid).map_err(|_| KvmError::CpuidTooLong)?;
         fd.set_cpuid2(&cpuid)
             .map_err(KvmError::ioctl("set a vCPU's CPUID"))?;
-        write_msrs(&fd, &msr::firmware())?;
+        let misc_enable = read_msrs(&fd, &[msr::MISC_ENABLE])?;
+        let misc_enable = misc_enable.first().map_or(0, |found| found.data);
+        write_msrs(&fd, &msr::firmware(misc_enable))?;
         let mut power_on = VcpuState::of(&fd, &resettable_msrs(kvm)?)?;
         if index == 0 {
             set_lapic_register(&mut power_on.lapic, LVT_LINT0, DELIVER_EXTINT);

@@ -342,6 +342,7 @@ impl<W: Wiring> PciFunction for VirtioPci<W> {
     }
 
     fn is_reset(&self) -> bool {
-        lock(&self.state).machine.is_reset()
+        // Also a reset that a driver did not wait for, before a start that came to nothing.
+        lock(&self.state).machine.is_reset() && self.device.is_reset()
     }
 }

@@ -1,0 +1,15 @@
+//! The limits under which the host lets the VMM run.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Lets the process open as many files as it may. Each queue takes four and each vCPU three; the
+/// usual limit of 1024 is low for the sake of `select(2)`, which nobody here calls.
+pub(super) fn raise_open_files() {
+    let file = Resource::RLIMIT_NOFILE;
+    if let Ok((soft, hard)) = getrlimit(file)
+        && soft < hard
+        && let Err(error) = setrlimit(file, hard, hard)
+    {
+        tracing::debug!(%error, soft, "the limit of open files stays");
+    }
+}
