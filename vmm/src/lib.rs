@@ -18,6 +18,7 @@ pub mod image;
 pub mod kvm;
 pub mod memory;
 pub mod pci;
+pub mod stderr;
 pub mod supervisor;
 pub mod transport;
 pub mod vm;

@@ -142,17 +142,39 @@ enum Ending {
 }
 
 impl Ending {
-    async fn wait(&self) -> io::Result<()> {
-        let Self::Signals = self else {
-            return std::future::pending().await;
+    /// From now on signals are heard, by who awaits what is returned. Call it before anything is
+    /// opened that a signal must not leave behind.
+    fn hear(&self) -> io::Result<impl Future<Output = io::Result<()>>> {
+        let heard = match self {
+            Self::Session(_) => None,
+            Self::Signals => Some((
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
+            )),
         };
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
+        Ok(async {
+            let Some((mut terminate, mut interrupt, mut hangup)) = heard else {
+                return std::future::pending().await;
+            };
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// The people's side is open.
+    fn opened(&self, cli: &Cli) -> Result<(), Error> {
+        if let Some(fd) = cli.ready_fd {
+            let mut ready = inherit(fd).ok_or(Error::Descriptor(fd))?;
+            // Whoever waited for it may have given up.
+            let _ = ready.write_all(&[1]);
+        }
+        if let Self::Session(opened) = self {
+            let _ = opened.send(());
         }
         Ok(())
     }
@@ -169,27 +191,29 @@ fn carry(
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let people = &cli.people;
+        let stop = ending.hear()?;
+        let opened = || ending.opened(cli);
         // "note:" is what the VMM passes on to the person who started it.
         if let Some(path) = &people.attach {
             let attach = Attach::listen(path, cli.own_folder)?;
             println!("note: {} is at {}", cli.name, path.display());
-            return converse(cli, guest, attach, ending).await;
+            return converse(guest, attach, opened, stop).await;
         }
         if let Some(path) = &people.file {
-            return converse(cli, guest, File::open(path)?, ending).await;
+            return converse(guest, File::open(path)?, opened, stop).await;
         }
         if people.off {
-            return converse(cli, guest, Discard, ending).await;
+            return converse(guest, Discard, opened, stop).await;
         }
         if people.pty {
             let (pty, name) = Pty::open()?;
             println!("note: {} is at {}", cli.name, name.display());
-            return converse(cli, guest, pty, ending).await;
+            return converse(guest, pty, opened, stop).await;
         }
         let events = events.clone();
         let resized = move || events.config_changed();
         let stdio = Stdio::open(&cli.name, cli.switch_to.as_deref(), size.clone(), resized)?;
-        converse(cli, guest, stdio, ending).await
+        converse(guest, stdio, opened, stop).await
     });
     runtime.shutdown_background();
     outcome
@@ -197,18 +221,11 @@ fn carry(
 
 /// Runs the hub, and drops the end (restoring a terminal, removing a socket) before it returns.
 async fn converse(
-    cli: &Cli,
     guest: UnixStream,
     mut end: impl End,
-    ending: &Ending,
+    opened: impl FnOnce() -> Result<(), Error>,
+    stop: impl Future<Output = io::Result<()>>,
 ) -> Result<Outcome, Error> {
-    if let Some(fd) = cli.ready_fd {
-        let mut ready = inherit(fd).ok_or(Error::Descriptor(fd))?;
-        // Whoever waited for it may have given up.
-        let _ = ready.write_all(&[1]);
-    }
-    if let Ending::Session(opened) = ending {
-        let _ = opened.send(());
-    }
-    Ok(hub::run(guest, &mut end, ending.wait()).await?)
+    opened()?;
+    Ok(hub::run(guest, &mut end, stop).await?)
 }

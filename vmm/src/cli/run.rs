@@ -86,7 +86,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn execute(self) -> ExitCode {
         let only_print = self.only_print;
-        let (description, config) = match self.resolve() {
+        let (mut description, config) = match self.resolve() {
             Ok(both) => both,
             Err(why) => {
                 eprintln!("outboard: {why}");
@@ -94,6 +94,7 @@ impl Run {
             }
         };
         if only_print {
+            description.make_absolute();
             return print(&description);
         }
         match vm::run(&config) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::values::{OnOff, Size, number};
-use super::{OnExit, VirtioId};
+use super::{OnExit, Port, VirtioId};
 
 /// A VM as described, defaults not yet filled in.
 ///
@@ -207,9 +207,7 @@ impl Description {
         let mut description: Self = toml::from_str(&text)
             .map_err(|e| format!("In {}: {}", path.display(), e.to_string().trim_end()))?;
         if let Some(folder) = path.parent() {
-            description
-                .paths()
-                .for_each(|path| *path = folder.join(&*path));
+            description.place(&|path| folder.join(path));
         }
         if description.name.is_none() {
             description.name = path
@@ -217,6 +215,27 @@ impl Description {
                 .map(|stem| stem.to_string_lossy().into_owned());
         }
         Ok(description)
+    }
+
+    /// Makes every path absolute, so that the description means the same wherever it is kept.
+    pub fn make_absolute(&mut self) {
+        // Fails for an empty path only, which stays what it is.
+        self.place(&|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    }
+
+    /// Replaces every path by what `place` makes of it.
+    fn place(&mut self, place: &dyn Fn(&Path) -> PathBuf) {
+        self.paths().for_each(|path| *path = place(path));
+        for text in self.serial.iter_mut().chain(self.console.iter_mut()) {
+            // Whoever resolves the description complains of what is no port.
+            match text.parse() {
+                Ok(Port::File(path)) => *text = Port::File(place(&path)).to_string(),
+                Ok(Port::Socket(Some(path))) => {
+                    *text = Port::Socket(Some(place(&path))).to_string();
+                }
+                _ => {}
+            }
+        }
     }
 
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
@@ -253,6 +272,20 @@ mod tests {
         assert_eq!(file.disks, [disk]);
         let again: Description = toml::from_str(&toml::to_string(&file).unwrap()).unwrap();
         assert_eq!(file, again);
+    }
+
+    #[test]
+    fn paths_of_every_kind_are_placed() {
+        let mut vm = Description {
+            kernel: Some("vmlinuz".into()),
+            serial: Some("file=log".into()),
+            console: Some("socket=/s".into()),
+            ..Description::default()
+        };
+        vm.place(&|path| Path::new("/vm").join(path));
+        assert_eq!(vm.kernel.as_deref(), Some(Path::new("/vm/vmlinuz")));
+        assert_eq!(vm.serial.as_deref(), Some("file=/vm/log"));
+        assert_eq!(vm.console.as_deref(), Some("socket=/s"));
     }
 
     #[test]

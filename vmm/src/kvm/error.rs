@@ -20,6 +20,11 @@ pub enum KvmError {
     /// `/dev/kvm` cannot be opened for another reason.
     #[error("/dev/kvm cannot be opened; run: outboard doctor")]
     Open(#[source] io::Error),
+    /// Something else is in its place.
+    #[error(
+        "/dev/kvm is not KVM's device; see that nothing is mounted or made in its place, then run: outboard doctor"
+    )]
+    NotKvm,
     /// Another API than the one that is stable since Linux 2.6.22.
     #[error("/dev/kvm speaks API version {0} and not 12; this kernel is not supported")]
     ApiVersion(i32),

@@ -48,6 +48,7 @@ pub fn open() -> Result<Kvm, KvmError> {
     })?;
     match kvm.get_api_version() {
         version if version == KVM_API_VERSION.cast_signed() => {}
+        ..0 => return Err(KvmError::NotKvm),
         version => return Err(KvmError::ApiVersion(version)),
     }
     match missing_capabilities(&kvm) {

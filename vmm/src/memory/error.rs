@@ -51,6 +51,19 @@ pub enum MemoryError {
         /// Bytes asked for.
         size: u64,
     },
+    /// KVM's own tables would take much of the host.
+    #[error(
+        "guest memory of {} takes {} of the host for KVM's tables alone, and the host has {} left; ask for less with --memory",
+        Mib(*.size), Mib(*.tables), Mib(*.available)
+    )]
+    Tables {
+        /// Bytes asked for.
+        size: u64,
+        /// Bytes of KVM's own.
+        tables: u64,
+        /// Bytes the host has.
+        available: u64,
+    },
     /// The host has less than `prefault=on` would take.
     #[error(
         "prefault=on takes {} at once and the host has {} left; ask for less with --memory or leave prefault off",

@@ -57,6 +57,7 @@ impl GuestRam {
         if config.prefault && !config.hugepages {
             enough(config.size)?;
         }
+        room_for_tables(config.size)?;
         let (low, high) = layout::ram_ranges(config.size);
         let mappings = std::iter::once(low)
             .chain(high)
@@ -93,6 +94,19 @@ impl RamRegion {
             fd: file.unwrap_or_else(|| unreachable!("guest memory is always backed by a memfd")),
             offset: 0,
         }
+    }
+}
+
+/// KVM keeps 8 bytes of its own for each page of 4 KiB, and takes its time over them.
+fn room_for_tables(size: u64) -> Result<(), MemoryError> {
+    let tables = size / 4096 * 8;
+    match host::available_memory() {
+        Some(available) if tables > available / 4 => Err(MemoryError::Tables {
+            size,
+            tables,
+            available,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -1,9 +1,12 @@
 //! What a daemon says on its standard error: logged line by line, the last lines kept.
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use tracing::Level;
+
+use crate::stderr::Stderr;
 
 /// Lines kept for the message about a daemon that failed.
 const KEPT: usize = 20;
@@ -101,7 +104,8 @@ impl Words {
             return false;
         }
         if let Some(notice) = line.strip_prefix(NOTICE) {
-            eprintln!("outboard: {notice}");
+            // Nobody is left to hear of it when it cannot be written.
+            let _ = writeln!(Stderr, "outboard: {notice}");
             return true;
         }
         let device = &self.id;
