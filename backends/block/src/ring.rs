@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, squeue, types};
+use outboard_device::ratelimit::RateLimit;
 use tracing::error;
 
 use crate::blocking::Blocking;
@@ -88,6 +89,11 @@ impl Ring {
         self.in_flight() < MAX_IN_FLIGHT
     }
 
+    /// Whether the kernel has refused operations for now: nothing announces when it takes them.
+    pub fn is_behind(&self) -> bool {
+        self.queued > 0
+    }
+
     /// Signalled when operations that could block end.
     pub fn blocking(&self) -> &impl AsFd {
         &self.blocking
@@ -127,7 +133,12 @@ impl Ring {
             Ok(count) => self.queued = self.queued.saturating_sub(count),
             // Short of memory, or of room for completions: they stay queued for the next call.
             Err(e) if is_passing(&e) => {}
-            Err(e) => error!("io_uring takes no operations: {e}"),
+            Err(e) => {
+                static LIMIT: RateLimit = RateLimit::new();
+                if let Some(unseen) = LIMIT.pass() {
+                    error!("io_uring takes no operations: {e}{unseen}");
+                }
+            }
         }
     }
 

@@ -146,6 +146,7 @@ impl BlockWorker {
     fn progress(&self, worked: bool) -> Progress {
         match (worked, self.ring.in_flight()) {
             (true, _) => Progress::Worked,
+            _ if self.ring.is_behind() => Progress::Worked,
             (false, 0) => Progress::Idle,
             (false, _) => Progress::Waiting,
         }
