@@ -104,9 +104,9 @@ fn serve(cli: Cli, endpoint: &Endpoint) -> Result<Outcome, Error> {
     outcome
 }
 
-/// Leaves SIGTERM and its like to the session's thread.
+/// Leaves the signals that the session's thread waits for to it.
 fn block_signals() {
-    let ours = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    let ours = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     let _ = ours.thread_block();
 }
 
@@ -168,6 +168,10 @@ impl Ending {
 
     /// The people's side is open.
     fn opened(&self, cli: &Cli) -> Result<(), Error> {
+        if let Self::Signals = self {
+            // The session would.
+            daemon::confine()?;
+        }
         if let Some(fd) = cli.ready_fd {
             let mut ready = inherit(fd).ok_or(Error::Descriptor(fd))?;
             // Whoever waited for it may have given up.

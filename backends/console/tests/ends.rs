@@ -303,6 +303,44 @@ fn a_file_is_appended_to() {
 }
 
 #[test]
+fn a_serial_ports_console_is_confined() {
+    let mut console = Console::spawn(&["--tty"], None);
+    let mut shown = console.child.stdout.take().unwrap();
+    console.guest.write_all(b"hello\n").unwrap();
+    expect(&mut shown, "hello");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", console.child.id())).unwrap();
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    assert!(
+        status.contains("Seccomp:\t2") || !status.contains("Seccomp:"),
+        "{status}"
+    );
+    console.end_of_guest();
+    assert_eq!(console.code(), Some(0));
+}
+
+#[test]
+fn a_hangup_ends_a_console_started_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("console.sock");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_outboard-console"))
+        .arg("--socket")
+        .arg(&path)
+        .arg("--off")
+        .spawn()
+        .unwrap();
+    wait_for(&path);
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGHUP).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("the daemon does not end");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn in_a_pipe_every_byte_is_the_guests() {
     let mut console = Console::spawn(&["--tty"], None);
     let mut shown = console.child.stdout.take().unwrap();

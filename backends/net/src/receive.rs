@@ -85,12 +85,15 @@ impl Receive {
         Ok(frames > 0 && !starved)
     }
 
-    /// Gives every buffer back, the last one first.
-    pub fn drain(&mut self, queue: &mut Queue) {
+    /// Gives every buffer back, the last one first; those already filled, when the ring broke
+    /// under them, are the guest's.
+    pub fn drain(&mut self, queue: &mut Queue) -> Result<(), DeviceError> {
+        queue.complete(self.done.drain(..))?;
         while let Some(request) = self.posted.pop_back() {
             queue.give_back(request);
         }
         queue.set_kicks(true);
+        Ok(())
     }
 
     /// Takes buffers as long as they are of use; returns how many.

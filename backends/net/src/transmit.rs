@@ -53,11 +53,13 @@ impl Transmit {
         Ok(sent)
     }
 
-    /// Gives a frame that waits back.
-    pub fn drain(&mut self, queue: &mut Queue) {
+    /// Gives a frame that waits back; those already sent, when the ring broke, are done.
+    pub fn drain(&mut self, queue: &mut Queue) -> Result<(), DeviceError> {
+        queue.complete(self.done.drain(..))?;
         if let Some(request) = self.blocked.take() {
             queue.give_back(request);
         }
+        Ok(())
     }
 }
 

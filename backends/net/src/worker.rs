@@ -54,8 +54,8 @@ impl QueueWorker for NetWorker {
 
     fn drain(&mut self, queues: &mut [Queue]) -> Result<Progress, DeviceError> {
         if let [rx, tx] = queues {
-            self.receive.drain(rx);
-            self.transmit.drain(tx);
+            self.receive.drain(rx)?;
+            self.transmit.drain(tx)?;
         }
         Ok(Progress::Idle)
     }

@@ -325,6 +325,22 @@ fn malformed_frames_are_completed_and_dropped() {
 }
 
 #[test]
+fn what_was_sent_before_the_ring_broke_is_answered() {
+    let Some(mut bench) = Bench::new(u64::MAX) else {
+        return;
+    };
+    bench.start();
+    let memory = bench.driver.allocate(4096, 4096).unwrap();
+    let queue = bench.driver.queue(TX).unwrap();
+    queue
+        .add(&[Segment::readable(memory.addr(), 100)], 1)
+        .unwrap();
+    queue.add(&[Segment::readable(1 << 50, 100)], 2).unwrap();
+    queue.flush().unwrap();
+    assert_eq!(queue.wait(LIMIT).unwrap().token, 1);
+}
+
+#[test]
 fn receive_buffers_of_no_use_come_back() {
     let Some(mut bench) = Bench::new(u64::MAX) else {
         return;

@@ -151,6 +151,16 @@ pub fn serve<D: Device>(endpoint: &Endpoint, mut device: D) -> Result<(), ServeE
     }
 }
 
+/// Takes from this process, for good, what no daemon needs once its files are open: other programs,
+/// processes and networks, and the kernel's levers. [`serve`] does it; for a daemon that serves
+/// something other than a device.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn confine() -> io::Result<()> {
+    sandbox::confine()
+}
+
 fn serve_stream<D: Device>(
     stream: &UnixStream,
     device: &mut D,
