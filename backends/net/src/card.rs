@@ -9,18 +9,18 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
 };
 
+use crate::cable::Cable;
 use crate::config::{CONFIG_LEN, Config};
 use crate::link::Link;
 use crate::mac::Mac;
-use crate::offload::{self, bit};
-use crate::tap::Tap;
+use crate::offload::bit;
 use crate::worker::NetWorker;
 
-/// A network card whose cable ends in a tap.
+/// A network card and its cable.
 #[derive(Debug)]
 pub struct Card {
     /// One a queue pair.
-    taps: Vec<Arc<Tap>>,
+    cables: Vec<Arc<Cable>>,
     link: Arc<Link>,
     config: Config,
     features: u64,
@@ -28,10 +28,10 @@ pub struct Card {
 }
 
 impl Card {
-    /// A card on `tap` with the address `mac` (or one the driver makes up), which advises `mtu`.
-    pub fn new(tap: Tap, mac: Option<Mac>, mtu: Option<u16>) -> Self {
-        let mut features =
-            offload::offered(tap.able()) | bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_STATUS);
+    /// A card on `cable`, which reports to `link`, with the address `mac` (or one the driver makes
+    /// up), which advises `mtu`.
+    pub fn new(cable: Cable, link: Arc<Link>, mac: Option<Mac>, mtu: Option<u16>) -> Self {
+        let mut features = cable.offered() | bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_STATUS);
         if mac.is_some() {
             features |= bit(VIRTIO_NET_F_MAC);
         }
@@ -39,21 +39,20 @@ impl Card {
             features |= bit(VIRTIO_NET_F_MTU);
         }
         Self {
-            taps: vec![Arc::new(tap)],
-            link: Arc::new(Link::new()),
+            cables: vec![Arc::new(cable)],
+            link,
             config: Config { mac, pairs: 1, mtu },
             features,
             acked: 0,
         }
     }
 
-    /// Tells the tap what the driver can do without.
+    /// Tells the cable what the driver can do without.
     fn set_offload(&self) -> Result<(), DeviceError> {
-        for tap in &self.taps {
-            tap.set_offload(offload::flags(self.acked))
-                .map_err(|error| {
-                    DeviceError::io(format!("set the offloads of tap '{}'", tap.name()), error)
-                })?;
+        for cable in &self.cables {
+            cable.set_offload(self.acked).map_err(|error| {
+                DeviceError::io(format!("set the offloads of tap '{}'", cable.name()), error)
+            })?;
         }
         Ok(())
     }
@@ -69,7 +68,7 @@ impl Device for Card {
     }
 
     fn queue_groups(&self) -> Vec<u16> {
-        vec![2; self.taps.len()]
+        vec![2; self.cables.len()]
     }
 
     fn config_len(&self) -> u32 {
@@ -90,13 +89,13 @@ impl Device for Card {
     }
 
     fn start(&mut self, group: usize) -> Result<Worker, DeviceError> {
-        let tap = self
-            .taps
+        let cable = self
+            .cables
             .get(group)
             .ok_or_else(|| DeviceError::other("no such queue pair"))?;
         let mergeable = self.acked & bit(VIRTIO_NET_F_MRG_RXBUF) != 0;
         Ok(Worker::queues(NetWorker::new(
-            Arc::clone(tap),
+            Arc::clone(cable),
             Arc::clone(&self.link),
             mergeable,
         )))

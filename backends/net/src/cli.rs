@@ -1,31 +1,39 @@
 //! The command line of `outboard-net`.
 
 use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Parser;
 use outboard_device::daemon::{Endpoint, LogArgs};
 
+use crate::cable::Cable;
 use crate::card::Card;
+use crate::link::Link;
 use crate::mac::Mac;
+use crate::stream::{Stream, StreamError};
 use crate::tap::{Tap, TapError};
 
-/// Serves a network card on a tap to a virtual machine, over vhost-user.
+/// Serves a network card on a tap or a stream socket to a virtual machine, over vhost-user.
 #[derive(Debug, Parser)]
 #[command(
     name = "outboard-net",
     version,
     after_help = "Example, with any vhost-user frontend:\n  \
         sudo ip tuntap add dev tap0 mode tap user $USER && sudo ip link set tap0 up\n  \
-        outboard-net --socket /tmp/net.sock --tap tap0 --mac 52:54:00:12:34:56"
+        outboard-net --socket /tmp/net.sock --tap tap0 --mac 52:54:00:12:34:56\n\n\
+        A cable between two of them:\n  \
+        outboard-net --socket /tmp/a.sock --stream-listen /tmp/cable.sock\n  \
+        outboard-net --socket /tmp/b.sock --stream /tmp/cable.sock"
 )]
 pub struct Cli {
     /// Where the frontend comes from.
     #[command(flatten)]
     pub endpoint: Endpoint,
 
-    /// Which tap.
+    /// Which cable.
     #[command(flatten)]
-    pub tap: TapArgs,
+    pub cable: CableArgs,
 
     /// The card's address; without one the guest makes its own up.
     #[arg(long, value_name = "MAC")]
@@ -40,10 +48,10 @@ pub struct Cli {
     pub log: LogArgs,
 }
 
-/// The tap: exactly one of the two.
+/// The cable: exactly one.
 #[derive(Clone, Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-pub struct TapArgs {
+pub struct CableArgs {
     /// Name of the tap. One that does not exist is made, where permitted, and ends with the daemon.
     #[arg(long = "tap", value_name = "NAME")]
     pub tap_name: Option<String>,
@@ -51,18 +59,57 @@ pub struct TapArgs {
     /// Inherited file descriptor attached to a tap (`IFF_TAP`, `IFF_NO_PI`, `IFF_VNET_HDR`).
     #[arg(long, value_name = "N")]
     pub tap_fd: Option<RawFd>,
+
+    /// Connect to this Unix stream socket, each frame behind its length: passt, QEMU's stream
+    /// netdev, or another card. When nobody is there the guest's link is down until somebody is.
+    #[arg(long, value_name = "PATH")]
+    pub stream: Option<PathBuf>,
+
+    /// The same on an inherited, connected stream. Its end is the link's.
+    #[arg(long, value_name = "N")]
+    pub stream_fd: Option<RawFd>,
+
+    /// The same, listening on this path for one peer at a time.
+    #[arg(long, value_name = "PATH")]
+    pub stream_listen: Option<PathBuf>,
+}
+
+/// Why a cable cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CableError {
+    /// It is a tap.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// It is a stream.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+impl CableArgs {
+    /// Takes the cable, which will report to `link`.
+    fn open(&self, link: &Arc<Link>) -> Result<Cable, CableError> {
+        let link = Arc::clone(link);
+        Ok(if let Some(fd) = self.tap_fd {
+            Cable::Tap(Tap::inherit(fd)?)
+        } else if let Some(path) = &self.stream {
+            Cable::Stream(Stream::connect(path, link)?)
+        } else if let Some(fd) = self.stream_fd {
+            Cable::Stream(Stream::inherit(fd, link)?)
+        } else if let Some(path) = &self.stream_listen {
+            Cable::Stream(Stream::listen(path, link)?)
+        } else {
+            // clap sees to it that there is one of them.
+            Cable::Tap(Tap::open(self.tap_name.as_deref().unwrap_or_default())?)
+        })
+    }
 }
 
 impl Cli {
-    /// Takes the tap and makes the card.
-    pub fn card(&self) -> Result<Card, TapError> {
-        let tap = match (&self.tap.tap_name, self.tap.tap_fd) {
-            (Some(name), _) => Tap::open(name)?,
-            (None, Some(fd)) => Tap::inherit(fd)?,
-            // clap sees to it that there is one of them.
-            (None, None) => return Err(TapError::Name(String::new())),
-        };
-        Ok(Card::new(tap, self.mac, self.mtu))
+    /// Takes the cable and makes the card.
+    pub fn card(&self) -> Result<Card, CableError> {
+        let link = Arc::new(Link::new());
+        let cable = self.cable.open(&link)?;
+        Ok(Card::new(cable, link, self.mac, self.mtu))
     }
 }
 
@@ -77,12 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_tap_is_named() {
+    fn exactly_one_cable_is_named() {
         let parse = |args: &[&str]| Cli::try_parse_from([&["x", "--fd", "3"][..], args].concat());
         assert!(parse(&["--tap", "a"]).is_ok());
         assert!(parse(&["--tap-fd", "5"]).is_ok());
         assert!(parse(&[]).is_err());
         assert!(parse(&["--tap", "a", "--tap-fd", "5"]).is_err());
+        assert!(parse(&["--stream", "/s"]).is_ok());
+        assert!(parse(&["--stream-fd", "5"]).is_ok());
+        assert!(parse(&["--stream-listen", "/s"]).is_ok());
+        assert!(parse(&["--stream-listen", "/s", "--stream", "/t"]).is_err());
         assert!(parse(&["--tap", "a", "--mac", "01:00:00:00:00:00"]).is_err());
         assert!(parse(&["--tap", "a", "--mtu", "67"]).is_err());
     }

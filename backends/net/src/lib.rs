@@ -1,18 +1,21 @@
-//! A virtio network card on a tap of the host.
+//! A virtio network card on a tap of the host, or on a stream socket.
 //!
-//! A frame from the guest goes through [`transmit`] to the [`tap`]; one for the guest is read from
-//! the tap straight into buffers that [`posted`] holds, and [`receive`] hands them over. [`worker`]
-//! is both on one thread. [`card`] is the device as the frontend sees it, [`config`] its
+//! A frame from the guest goes through [`transmit`] to the [`cable`], which is a [`tap`] or a
+//! [`stream`]; one for the guest comes from there into buffers that [`posted`] holds (a tap's is
+//! read straight into them), and [`receive`] hands them over. [`worker`] is both on one thread. [`card`] is the device as the frontend sees it, [`config`] its
 //! registers, [`offload`] what guest and host leave to each other.
 
+pub mod cable;
 pub mod card;
 pub mod cli;
 pub mod config;
+mod inherit;
 pub mod link;
 pub mod mac;
 pub mod offload;
 pub mod posted;
 pub mod receive;
+pub mod stream;
 pub mod tap;
 pub mod transmit;
 pub mod worker;

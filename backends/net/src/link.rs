@@ -34,12 +34,20 @@ impl Link {
 
     /// The tap called `name` is gone for good: the guest sees its cable pulled. From any thread.
     pub fn lost(&self, name: &str) {
-        if self.up.swap(false, Ordering::Relaxed) {
+        if self.set(false) {
             warn!("Tap '{name}' has been removed: the guest's link is down until a restart");
-            if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
-                events.config_changed();
-            }
         }
+    }
+
+    /// The cable has been plugged in or pulled. Returns whether that is a change, and the guest
+    /// hears of it. From any thread.
+    pub fn set(&self, up: bool) -> bool {
+        let changed = self.up.swap(up, Ordering::Relaxed) != up;
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (true, Some(events)) = (changed, &*events) {
+            events.config_changed();
+        }
+        changed
     }
 }
 
@@ -68,5 +76,7 @@ mod tests {
         link.lost("t");
         assert!(!link.is_up());
         assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert!(link.set(true) && !link.set(true) && link.is_up());
+        assert_eq!(told.load(Ordering::Relaxed), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! From the tap to the guest.
+//! From the cable to the guest.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::io;
@@ -7,9 +7,9 @@ use outboard_device::ratelimit::RateLimit;
 use outboard_device::{DeviceError, Queue, Request};
 use tracing::debug;
 
+use crate::cable::Cable;
 use crate::link::Link;
 use crate::posted::{Posted, Received};
-use crate::tap::Tap;
 
 /// Frames received in one call, answered in one batch.
 const BUDGET: usize = 64;
@@ -21,7 +21,7 @@ const GATHER_BUDGET: usize = 1024;
 #[derive(Debug)]
 pub struct Receive {
     posted: Posted,
-    /// The tap may hold frames: it has not said otherwise since it last became readable.
+    /// The cable may hold frames: it has not said otherwise since it last became readable.
     readable: bool,
     done: Vec<(Request, u32)>,
 }
@@ -36,14 +36,19 @@ impl Receive {
         }
     }
 
-    /// The tap has become readable.
+    /// The cable has become readable.
     pub fn wake(&mut self) {
         self.readable = true;
     }
 
     /// Receives frames while there are any and buffers for them; returns whether more may be had
     /// at once.
-    pub fn run(&mut self, queue: &mut Queue, tap: &Tap, link: &Link) -> Result<bool, DeviceError> {
+    pub fn run(
+        &mut self,
+        queue: &mut Queue,
+        cable: &Cable,
+        link: &Link,
+    ) -> Result<bool, DeviceError> {
         let mut taken = 0usize;
         let mut frames = 0usize;
         let mut starved = false;
@@ -60,10 +65,10 @@ impl Receive {
                     starved = true;
                     break;
                 }
-                None => match self.posted.receive(tap) {
+                None => match cable.receive(&mut self.posted) {
                     Ok(received) => received,
                     Err(error) => {
-                        self.failed(&error, tap, link);
+                        self.failed(&error, cable, link);
                         continue;
                     }
                 },
@@ -113,16 +118,11 @@ impl Receive {
         Ok(count)
     }
 
-    fn failed(&mut self, error: &io::Error, tap: &Tap, link: &Link) {
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            // The interface has been deleted.
-            Some(libc::EBADFD) => {
-                self.readable = false;
-                link.lost(tap.name());
-            }
-            // Empty; or down, and then it is heard of again when it is up.
-            _ => self.readable = false,
+    fn failed(&mut self, error: &io::Error, cable: &Cable, link: &Link) {
+        // Else it is empty; or down, or deleted.
+        if error.kind() != io::ErrorKind::Interrupted {
+            self.readable = false;
+            cable.gone(error, link);
         }
     }
 }

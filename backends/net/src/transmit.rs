@@ -1,12 +1,14 @@
-//! From the guest to the tap.
+//! From the guest to the cable.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::io;
 
 use outboard_device::ratelimit::RateLimit;
 use outboard_device::{DeviceError, Queue, Request};
 use tracing::debug;
 
+use crate::cable::Cable;
 use crate::link::Link;
-use crate::tap::Tap;
 
 /// Frames sent in one call, answered in one batch.
 const BUDGET: usize = 128;
@@ -14,22 +16,27 @@ const BUDGET: usize = 128;
 /// The sending half of a queue pair.
 #[derive(Debug, Default)]
 pub struct Transmit {
-    /// A frame the tap had no room for.
+    /// A frame the cable had no room for.
     blocked: Option<Request>,
     done: Vec<(Request, u32)>,
 }
 
 /// What became of a frame.
 enum Sent {
-    /// The tap has it; or nobody ever will.
+    /// The cable has it; or nobody ever will.
     Gone,
-    /// To be tried again when the tap has room.
+    /// To be tried again when the cable has room.
     Blocked,
 }
 
 impl Transmit {
     /// Sends frames while there are any; returns whether any was sent.
-    pub fn run(&mut self, queue: &mut Queue, tap: &Tap, link: &Link) -> Result<bool, DeviceError> {
+    pub fn run(
+        &mut self,
+        queue: &mut Queue,
+        cable: &Cable,
+        link: &Link,
+    ) -> Result<bool, DeviceError> {
         while self.done.len() < BUDGET {
             let request = match self.blocked.take() {
                 Some(request) => request,
@@ -38,7 +45,7 @@ impl Transmit {
                     None => break,
                 },
             };
-            match send(tap, link, &request) {
+            match send(cable, link, &request) {
                 Sent::Gone => self.done.push((request, 0)),
                 Sent::Blocked => {
                     self.blocked = Some(request);
@@ -46,6 +53,8 @@ impl Transmit {
                 }
             }
         }
+        // Also when there was nothing to send: the cable may have room for what it kept.
+        cable.flush();
         let sent = !self.done.is_empty();
         if sent {
             queue.complete(self.done.drain(..))?;
@@ -63,27 +72,24 @@ impl Transmit {
     }
 }
 
-fn send(tap: &Tap, link: &Link, request: &Request) -> Sent {
+fn send(cable: &Cable, link: &Link, request: &Request) -> Sent {
     if !link.is_up() {
         return Sent::Gone;
     }
     loop {
-        let Err(error) = tap.send(request) else {
+        let Err(error) = cable.send(request) else {
             return Sent::Gone;
         };
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::EAGAIN) => return Sent::Blocked,
-            Some(libc::EBADFD) => {
-                link.lost(tap.name());
-                return Sent::Gone;
-            }
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock => return Sent::Blocked,
+            _ if cable.gone(&error, link) => return Sent::Gone,
             // A frame without a whole header, a header that contradicts the frame, an interface
             // that is down: networks lose frames.
             _ => {
                 static LIMIT: RateLimit = RateLimit::new();
                 if let Some(unseen) = LIMIT.pass() {
-                    debug!("Tap '{}' refused a frame: {error}{unseen}", tap.name());
+                    debug!("'{}' refused a frame: {error}{unseen}", cable.name());
                 }
                 return Sent::Gone;
             }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use outboard_device::{DeviceError, Progress, Queue, QueueWorker, Ready, Watch};
 
+use crate::cable::Cable;
 use crate::link::Link;
 use crate::receive::Receive;
-use crate::tap::Tap;
 use crate::transmit::Transmit;
 
-/// Serves one queue pair over one tap queue.
+/// Serves one queue pair over one cable.
 #[derive(Debug)]
 pub struct NetWorker {
-    tap: Arc<Tap>,
+    cable: Arc<Cable>,
     link: Arc<Link>,
     receive: Receive,
     transmit: Transmit,
@@ -21,9 +21,9 @@ pub struct NetWorker {
 
 impl NetWorker {
     /// `mergeable`: the driver took `VIRTIO_NET_F_MRG_RXBUF`.
-    pub fn new(tap: Arc<Tap>, link: Arc<Link>, mergeable: bool) -> Self {
+    pub fn new(cable: Arc<Cable>, link: Arc<Link>, mergeable: bool) -> Self {
         Self {
-            tap,
+            cable,
             link,
             receive: Receive::new(mergeable),
             transmit: Transmit::default(),
@@ -37,10 +37,11 @@ impl QueueWorker for NetWorker {
             return Ok(Progress::Idle);
         };
         if ready.event(0) {
+            self.cable.wake();
             self.receive.wake();
         }
-        let sent = self.transmit.run(tx, &self.tap, &self.link)?;
-        let received = self.receive.run(rx, &self.tap, &self.link)?;
+        let sent = self.transmit.run(tx, &self.cable, &self.link)?;
+        let received = self.receive.run(rx, &self.cable, &self.link)?;
         Ok(if sent || received {
             Progress::Worked
         } else {
@@ -49,7 +50,7 @@ impl QueueWorker for NetWorker {
     }
 
     fn event_fds(&self) -> Vec<Watch<'_>> {
-        vec![Watch::both(&*self.tap)]
+        vec![Watch::both(&*self.cable)]
     }
 
     fn drain(&mut self, queues: &mut [Queue]) -> Result<Progress, DeviceError> {

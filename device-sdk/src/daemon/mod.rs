@@ -43,7 +43,7 @@ use crate::device::chain;
 use crate::ratelimit::RateLimit;
 use crate::session::{self, SessionError};
 use signals::{Signals, Stop};
-use socket::Socket;
+pub use socket::Socket;
 
 /// Where the daemon meets its frontend: exactly one of the two.
 #[derive(Debug, Clone, clap::Args)]

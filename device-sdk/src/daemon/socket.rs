@@ -1,8 +1,8 @@
-//! The listening socket of `--socket`.
+//! A listening socket at a path: that of `--socket`, or one of a device's own.
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,8 @@ use super::ServeError;
 use super::signals::Stop;
 
 /// A listening socket, removed from the file system when this value goes.
-pub(super) struct Socket {
+#[derive(Debug)]
+pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
     /// Device and inode, to remove only what was made here.
@@ -22,7 +23,10 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Listens at `path`. A socket there that nobody listens on any more is replaced.
-    pub(super) fn listen(path: &Path) -> Result<Self, ServeError> {
+    ///
+    /// # Errors
+    /// Somebody listens there, something else is there, or the folder cannot be used.
+    pub fn listen(path: &Path) -> Result<Self, ServeError> {
         let refuse = |remedy| {
             move |source| ServeError::Endpoint {
                 what: format!("cannot listen on {}", path.display()),
@@ -81,6 +85,31 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl Socket {
+    /// Who has connected, if anybody; never waits. For one who polls the socket; not together with
+    /// [`serve`](super::serve), which has a socket of its own.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn try_accept(&self) -> io::Result<Option<UnixStream>> {
+        self.listener.set_nonblocking(true)?;
+        match self.listener.accept() {
+            Ok((stream, _)) => Ok(Some(stream)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+/// Readable when somebody has connected.
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 }
 

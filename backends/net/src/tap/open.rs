@@ -1,17 +1,16 @@
 //! How a tap comes to be ours: by its name, or as an inherited descriptor.
-#![allow(unsafe_code)] // A descriptor named by number on the command line is taken over.
 
 use std::ffi::c_int;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use tracing::info;
 
 use super::{Tap, ioctl};
+use crate::inherit;
 
 /// The device taps are made with.
 const TUN: &str = "/dev/net/tun";
@@ -157,14 +156,7 @@ impl Tap {
     /// command line that nothing else in the process uses.
     pub fn inherit(fd: RawFd) -> Result<Self, TapError> {
         let refuse = |source| TapError::Fd { fd, source };
-        if fd <= libc::STDERR_FILENO {
-            return Err(refuse(io::Error::from_raw_os_error(libc::EBADF)));
-        }
-        // SAFETY: borrowed only to ask whether it is open, which does no harm when it is not.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-        fcntl(borrowed, FcntlArg::F_GETFD).map_err(|errno| refuse(errno.into()))?;
-        // SAFETY: it is open, and the contract above says it is ours.
-        let fd_owned = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd_owned = inherit::take(fd).map_err(refuse)?;
         let interface = ioctl::interface(fd_owned.as_fd()).map_err(refuse)?;
         if interface.flags & (MODE | libc::IFF_TUN) != MODE {
             return Err(TapError::Mode {
@@ -172,11 +164,6 @@ impl Tap {
                 name: interface.name,
             });
         }
-        fcntl(&fd_owned, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
-            .and_then(|_| fcntl(&fd_owned, FcntlArg::F_GETFL))
-            .map(OFlag::from_bits_retain)
-            .and_then(|flags| fcntl(&fd_owned, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)))
-            .map_err(|errno| refuse(errno.into()))?;
         Self::set_up(fd_owned, interface.name)
     }
 }
