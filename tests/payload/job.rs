@@ -1,8 +1,10 @@
 //! The jobs that a command line can name, in the order given.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::block::Disk;
+use crate::hostile::Victims;
 use crate::report::check;
 use crate::start::{number, value};
 use crate::{console, cpu, net, port, say};
@@ -29,6 +31,7 @@ pub fn run(line: &str) {
             "reset" => check(job, reset(requests)),
             "needs-reset" => check(job, needs_reset()),
             "stuck" => check(job, stuck()),
+            "hostile" => check(job, hostile(number(line, "seed", 1))),
             "exits" => check(job, exits(requests)),
             "reboot" => port::reboot(),
             "fault" => unsafe { (0xffff_8000_0000_0000 as *const u8).read_volatile(); },
@@ -54,6 +57,29 @@ fn smp() {
     cpu::start_second();
     say!("ok smp-start");
     cpu::on_both(|| drive(1), || drive(0));
+}
+
+/// Torments every device from both CPUs; a driver that knows its manners must find all of them well.
+fn hostile(seed: u64) -> Result<(), &'static str> {
+    static SEED: AtomicU64 = AtomicU64::new(0);
+    static VICTIMS: AtomicPtr<Victims> = AtomicPtr::new(null_mut());
+    fn torment(cpu: u64) {
+        let seed = (SEED.load(Ordering::Relaxed) * 2 + cpu).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let victims = unsafe { &*VICTIMS.load(Ordering::Acquire) };
+        victims.torment(REQUESTS.load(Ordering::Relaxed), seed);
+    }
+    let mut victims = Victims::find();
+    SEED.store(seed, Ordering::Relaxed);
+    VICTIMS.store(&raw mut victims, Ordering::Release);
+    cpu::start_second();
+    cpu::on_both(|| torment(1), || torment(0));
+    victims.restore();
+    for cpu in 0..2 {
+        let mut disk = Disk::open(DISK_SLOT + cpu, 0, 0x50 + cpu, 8)?;
+        disk.verify(64, seed)?;
+        disk.device.reset()?;
+    }
+    Ok(())
 }
 
 /// Resets the disk again and again while it works; it must be whole afterwards.

@@ -10,6 +10,7 @@ mod arena;
 mod block;
 mod console;
 mod cpu;
+mod hostile;
 mod job;
 mod net;
 mod pci;

@@ -16,6 +16,10 @@ pub fn out16(port: u16, value: u16) {
     unsafe { asm!("out dx, ax", in("dx") port, in("ax") value) };
 }
 
+pub fn out32(port: u16, value: u32) {
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value) };
+}
+
 pub fn in8(port: u16) -> u8 {
     let value: u8;
     unsafe { asm!("in al, dx", in("dx") port, out("al") value) };

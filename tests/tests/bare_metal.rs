@@ -112,6 +112,34 @@ fn a_device_is_reset_under_load() {
     .passed(&["reset"]);
 }
 
+/// Any value to any register, nonsense in the rings, on both CPUs at once: the VM lives, an orderly
+/// driver finds both disks well afterwards, and the log is not flooded.
+#[test]
+fn a_driver_out_of_its_mind_harms_nobody() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for seed in 1..=2 {
+        let mut vm = with_disk(
+            &format!("jobs=hostile requests=2500 seed={seed}"),
+            &disk(folder.path(), "a.img", 64),
+        );
+        let (b, console) = (
+            disk(folder.path(), "b.img", 64),
+            folder.path().join("c.sock"),
+        );
+        vm.args(["--cpus", "2", "--disk"])
+            .arg(format!("path={}", b.display()))
+            .arg("--console")
+            .arg(format!("socket={}", console.display()));
+        let ended = Guest::start(vm).end();
+        ended.passed(&["hostile"]);
+        let told = ended.words.lines().count();
+        assert!(told < 200, "{told} lines: {}", ended.words);
+    }
+}
+
 #[test]
 fn a_virtio_console_carries_both_ways() {
     if !has_kvm() {
