@@ -291,6 +291,21 @@ fn a_pty_is_named_and_carries_both_ways() {
 }
 
 #[test]
+fn a_slow_reader_of_a_pty_sees_the_last_words() {
+    let mut console = Console::spawn(&["--pty"], None);
+    let mut words = console.child.stdout.take().unwrap();
+    let said = expect(&mut words, "\n");
+    let name = said.trim().strip_prefix("note: console is at ").unwrap();
+    let mut person = std::fs::File::open(name).unwrap();
+    console.guest.write_all(&[b'.'; 16000]).unwrap();
+    console.guest.write_all(b"last words\n").unwrap();
+    console.end_of_guest();
+    std::thread::sleep(Duration::from_millis(100));
+    expect(&mut person, "last words");
+    assert_eq!(console.code(), Some(0));
+}
+
+#[test]
 fn a_file_is_appended_to() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");

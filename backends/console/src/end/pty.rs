@@ -1,8 +1,9 @@
 //! A pseudo-terminal.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -15,13 +16,18 @@ use super::EndError;
 use crate::hub::{End, Event};
 use crate::scrollback::Scrollback;
 
+nix::ioctl_read_bad!(unread, libc::FIONREAD, libc::c_int);
+
+/// How long the end waits for a reader when the guest is gone.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// The master's side of a pseudo-terminal. What is printed with nobody there waits, the newest
 /// [`Scrollback::CAPACITY`] bytes of it.
 #[derive(Debug)]
 pub struct Pty {
     master: AsyncFd<OwnedFd>,
     /// Held open, so that the master never sees the hang-up of the last person leaving.
-    _slave: OwnedFd,
+    slave: OwnedFd,
     waiting: Scrollback,
 }
 
@@ -46,7 +52,7 @@ impl Pty {
         Ok((
             Self {
                 master,
-                _slave: pair.slave,
+                slave: pair.slave,
                 waiting,
             },
             name,
@@ -60,6 +66,15 @@ impl Pty {
         tcsetattr(slave.as_fd(), SetArg::TCSANOW, &mode)?;
         fcntl(master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         Ok(())
+    }
+
+    /// Whether somebody could still read some of it.
+    #[allow(unsafe_code)]
+    fn unread(&self) -> bool {
+        let mut bytes = 0;
+        // SAFETY: FIONREAD writes one integer.
+        let asked = unsafe { unread(self.slave.as_raw_fd(), &raw mut bytes) };
+        asked.is_ok() && bytes > 0
     }
 
     fn flush(&mut self) {
@@ -102,5 +117,11 @@ impl End for Pty {
 
     async fn finish(&mut self) {
         self.flush();
+        // What nobody has read yet goes with the pty.
+        let end = Instant::now() + LAST_WORDS;
+        while (self.unread() || !self.waiting.is_empty()) && Instant::now() < end {
+            tokio::time::sleep(LAST_WORDS / 20).await;
+            self.flush();
+        }
     }
 }
