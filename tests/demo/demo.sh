@@ -41,8 +41,8 @@ fi
 step "Build"
 if [ -z "${DEMO_BIN:-}" ]; then
     # shellcheck disable=SC2046
-    run cargo build --release --locked --manifest-path "$ROOT/Cargo.toml" -p outboard $(daemon_packages)
-    DEMO_BIN=$TARGET/release
+    run cargo build --profile quick --locked --manifest-path "$ROOT/Cargo.toml" -p outboard $(daemon_packages)
+    DEMO_BIN=$TARGET/quick
 else
     note "using the binaries in $DEMO_BIN"
 fi
