@@ -19,7 +19,7 @@ use super::events::{Events, ISR_QUEUE};
 use super::machine::{Effect, Machine};
 use super::queue::{IsRam, NO_VECTOR};
 use crate::pci::msix::{Msix, Source};
-use crate::pci::{BarSpec, ConfigSpace, PciFunction, Wiring, lock, warn};
+use crate::pci::{BarSpec, ConfigSpace, PciFunction, Wiring, lock, pending, warn};
 
 /// Why a device cannot be shown on PCI.
 #[derive(Debug, thiserror::Error)]
@@ -159,9 +159,9 @@ impl<W: Wiring> VirtioPci<W> {
                 .write_config(offset.saturating_sub(DEVICE.start) as u32, data);
         } else if NOTIFY.contains(&offset) {
             let queue = notified_queue(offset);
-            if let Some(doors) = lock(&self.state).machine.doors(queue) {
-                // Fails only when it is signalled 2^64 times already.
-                let _ = doors.kick.write(1);
+            let doors = lock(&self.state).machine.doors(queue).cloned();
+            if let Some(doors) = doors {
+                pending::signal(&doors.kick);
             }
         }
     }
@@ -217,16 +217,18 @@ impl<W: Wiring> VirtioPci<W> {
     /// else takes the queues' signals.
     fn take_isr(&self) -> u8 {
         let mut isr = self.events.take_isr();
-        let state = lock(&self.state);
-        if !state.msix.is_enabled() {
-            for doors in state
+        let calls: Vec<_> = {
+            let state = lock(&self.state);
+            let doors = state
                 .machine
                 .queues()
                 .iter()
-                .filter_map(|queue| queue.doors.as_ref())
-            {
-                isr |= doors.call.read().map_or(0, |_| ISR_QUEUE);
-            }
+                .filter_map(|q| q.doors.as_ref());
+            let calls = doors.map(|doors| doors.call.clone());
+            calls.filter(|_| !state.msix.is_enabled()).collect()
+        };
+        for call in calls {
+            isr |= if pending::take(&call) { ISR_QUEUE } else { 0 };
         }
         isr
     }
