@@ -300,7 +300,7 @@ fn a_slow_reader_of_a_pty_sees_the_last_words() {
     console.guest.write_all(&[b'.'; 16000]).unwrap();
     console.guest.write_all(b"last words\n").unwrap();
     console.end_of_guest();
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(50));
     expect(&mut person, "last words");
     assert_eq!(console.code(), Some(0));
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use outboard_device::ratelimit::RateLimit;
 use outboard_device::{Device, DeviceError, DeviceEvents, Worker};
 use tracing::warn;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
@@ -104,7 +105,10 @@ impl Device for Card {
     fn reset(&mut self) {
         self.acked = 0;
         if let Err(error) = self.set_offload() {
-            warn!("{error}");
+            static LIMIT: RateLimit = RateLimit::new();
+            if let Some(unseen) = LIMIT.pass() {
+                warn!("{error}{unseen}");
+            }
         }
     }
 }

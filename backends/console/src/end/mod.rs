@@ -6,6 +6,7 @@ mod file;
 mod pty;
 mod stdio;
 mod terminal;
+mod threads;
 
 pub use attach::Attach;
 pub use discard::Discard;

@@ -19,7 +19,9 @@ use crate::scrollback::Scrollback;
 nix::ioctl_read_bad!(unread, libc::FIONREAD, libc::c_int);
 
 /// How long the end waits for a reader when the guest is gone.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Time between two looks meanwhile.
+const ROUND: Duration = Duration::from_millis(10);
 
 /// The master's side of a pseudo-terminal. What is printed with nobody there waits, the newest
 /// [`Scrollback::CAPACITY`] bytes of it.
@@ -117,11 +119,15 @@ impl End for Pty {
 
     async fn finish(&mut self) {
         self.flush();
-        // What nobody has read yet goes with the pty.
+        // What nobody has read yet goes with the pty. Seen twice, since some of it may be on its way
+        // from one side to the other, where nobody can ask for it.
         let end = Instant::now() + LAST_WORDS;
-        while (self.unread() || !self.waiting.is_empty()) && Instant::now() < end {
-            tokio::time::sleep(LAST_WORDS / 20).await;
+        let mut quiet = 0;
+        while quiet < 2 && Instant::now() < end {
+            tokio::time::sleep(ROUND).await;
             self.flush();
+            let rest = self.unread() || !self.waiting.is_empty();
+            quiet = if rest { 0 } else { quiet + 1 };
         }
     }
 }

@@ -1,7 +1,7 @@
 //! This terminal, or standard input and output when they are none.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -12,14 +12,13 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use super::threads::{read_typed, show};
 use super::{EndError, RawMode};
 use crate::escape::{Command, Escape, Typed};
 use crate::hub::{End, Event};
 use crate::scrollback::Scrollback;
 use crate::size::Size;
 
-/// Chunks that wait for a slow terminal before the guest is held back.
-const QUEUED: usize = 16;
 /// How long the end waits for a slow terminal when the guest is gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -305,44 +304,4 @@ fn measure(size: &Size) -> bool {
     // SAFETY: TIOCGWINSZ writes one `winsize`, and does so on a terminal only.
     let asked = unsafe { winsize(libc::STDIN_FILENO, &raw mut window) };
     asked.is_ok() && size.set(window.ws_col, window.ws_row)
-}
-
-/// Reads standard input on a thread of its own: it cannot be made non-blocking, since the shell
-/// shares it.
-fn read_typed() -> mpsc::Receiver<Vec<u8>> {
-    let (to, from) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        let mut bytes = [0; 4096];
-        let mut stdin = std::io::stdin().lock();
-        while let Ok(got @ 1..) = stdin.read(&mut bytes) {
-            if to
-                .blocking_send(bytes.get(..got).unwrap_or_default().to_vec())
-                .is_err()
-            {
-                break;
-            }
-        }
-    });
-    from
-}
-
-/// Writes standard output on a thread of its own, for the same reason. The receiver hears when
-/// all that was sent is written.
-fn show() -> (mpsc::Sender<Vec<u8>>, oneshot::Receiver<()>) {
-    let (to, mut from) = mpsc::channel::<Vec<u8>>(QUEUED);
-    let (done, all_shown) = oneshot::channel();
-    std::thread::spawn(move || {
-        let mut stdout = std::io::stdout().lock();
-        while let Some(bytes) = from.blocking_recv() {
-            if stdout
-                .write_all(&bytes)
-                .and_then(|()| stdout.flush())
-                .is_err()
-            {
-                break;
-            }
-        }
-        let _ = done.send(());
-    });
-    (to, all_shown)
 }
