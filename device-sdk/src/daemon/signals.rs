@@ -8,9 +8,14 @@ use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
+
+/// A signal that comes sooner after the first is one with it: the parent-death signal comes once for
+/// each thread of a parent that is killed, since the child passes from one to the next.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The wish to end, and what has to be told of it.
 #[derive(Debug)]
@@ -43,8 +48,10 @@ impl Signals {
         thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
+                let mut since = None;
                 while let Ok(signal) = signals.wait() {
-                    if asked.request() {
+                    let since = since.get_or_insert_with(Instant::now);
+                    if asked.request() && since.elapsed() >= PATIENCE {
                         // Asked again: do not wait for requests that do not end.
                         process::exit(128 + signal as i32);
                     }
