@@ -32,6 +32,7 @@ pub fn run(line: &str) {
             "needs-reset" => check(job, needs_reset()),
             "stuck" => check(job, stuck()),
             "hostile" => check(job, hostile(number(line, "seed", 1))),
+            "storm" => storm(number(line, "seed", 1)),
             "exits" => check(job, exits(requests)),
             "reboot" => port::reboot(),
             "fault" => unsafe { (0xffff_8000_0000_0000 as *const u8).read_volatile(); },
@@ -59,15 +60,17 @@ fn smp() {
     cpu::on_both(|| drive(1), || drive(0));
 }
 
+static SEED: AtomicU64 = AtomicU64::new(0);
+static VICTIMS: AtomicPtr<Victims> = AtomicPtr::new(null_mut());
+
+fn torment(cpu: u64) {
+    let seed = (SEED.load(Ordering::Relaxed) * 2 + cpu).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let victims = unsafe { &*VICTIMS.load(Ordering::Acquire) };
+    victims.torment(REQUESTS.load(Ordering::Relaxed), seed);
+}
+
 /// Torments every device from both CPUs; a driver that knows its manners must find all of them well.
 fn hostile(seed: u64) -> Result<(), &'static str> {
-    static SEED: AtomicU64 = AtomicU64::new(0);
-    static VICTIMS: AtomicPtr<Victims> = AtomicPtr::new(null_mut());
-    fn torment(cpu: u64) {
-        let seed = (SEED.load(Ordering::Relaxed) * 2 + cpu).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let victims = unsafe { &*VICTIMS.load(Ordering::Acquire) };
-        victims.torment(REQUESTS.load(Ordering::Relaxed), seed);
-    }
     let mut victims = Victims::find();
     SEED.store(seed, Ordering::Relaxed);
     VICTIMS.store(&raw mut victims, Ordering::Release);
@@ -80,6 +83,18 @@ fn hostile(seed: u64) -> Result<(), &'static str> {
         disk.device.reset()?;
     }
     Ok(())
+}
+
+/// Resets the machine from this CPU while the other one torments every device.
+fn storm(seed: u64) {
+    let mut victims = Victims::find();
+    SEED.store(seed, Ordering::Relaxed);
+    VICTIMS.store(&raw mut victims, Ordering::Release);
+    cpu::start_second();
+    cpu::on_both(|| loop { torment(1) }, || {
+        torment(0);
+        port::reboot()
+    });
 }
 
 /// Resets the disk again and again while it works; it must be whole afterwards.

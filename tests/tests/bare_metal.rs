@@ -140,6 +140,27 @@ fn a_driver_out_of_its_mind_harms_nobody() {
     }
 }
 
+/// A device that wrote to memory after a reset would do so to the kernel of the next boot; a vCPU
+/// that was reset in the middle of an access would not come up again.
+#[test]
+fn resets_amid_the_same_madness_start_a_sound_machine() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = disk(folder.path(), "a.img", 64);
+    let mut vm = with_disk("jobs=block,hello,storm requests=64 seed=3", &path);
+    vm.args(["--cpus", "2"]);
+    let mut guest = Guest::start(vm);
+    for _ in 0..8 {
+        guest.expect("ok block");
+        guest.expect("hello");
+    }
+    signal(guest.pid(), Signal::SIGTERM);
+    let ended = guest.end();
+    assert_eq!(ended.status.code(), Some(143), "{}", ended.words);
+}
+
 #[test]
 fn a_virtio_console_carries_both_ways() {
     if !has_kvm() {
