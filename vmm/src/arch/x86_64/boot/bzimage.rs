@@ -1,7 +1,10 @@
-//! bzImage by the 64-bit boot protocol (Documentation/arch/x86/boot.rst, "64-bit boot protocol").
+//! bzImage by the Linux boot protocol (Documentation/arch/x86/boot.rst): what distributions ship as
+//! `vmlinuz`.
 //!
-//! What distributions ship as `vmlinuz`: a real-mode part that only its header is read of, and a
-//! protected-mode part that unpacks itself. Its 64-bit entry is 0x200 into that part.
+//! A real-mode part that only its header is read of, and a protected-mode part that unpacks itself.
+//! That part is entered in long mode at 0x200 where the header says it may be ("64-bit boot
+//! protocol"), else in protected mode at its first byte ("32-bit boot protocol"): so enter 32-bit
+//! kernels, and 64-bit ones from before Linux 3.8.
 
 use std::io::SeekFrom;
 
@@ -19,8 +22,18 @@ use crate::arch::x86_64::layout;
 
 /// The four letters `HdrS`, little endian.
 const HEADER_MAGIC: u32 = 0x5372_6448;
-/// The first protocol version with `xloadflags` (Linux 3.8).
+
+// Protocol versions, by what came with them.
+
+/// A size of the protected-mode part in 32 bits (Linux 2.6.14): the oldest that is booted.
+const VERSION_SYSSIZE: u16 = 0x0204;
+/// `cmdline_size`, which was 255 before.
+const VERSION_CMDLINE_SIZE: u16 = 0x0206;
+/// `pref_address` and `init_size` (Linux 2.6.31).
+const VERSION_INIT_SIZE: u16 = 0x020a;
+/// `xloadflags` (Linux 3.8).
 const VERSION_XLOADFLAGS: u16 = 0x020c;
+
 const LOADED_HIGH: u8 = 1 << 0;
 const SECTOR: u64 = 512;
 /// From the start of the protected-mode part.
@@ -29,6 +42,8 @@ const ENTRY_64: u64 = 0x200;
 const JUMP_END: usize = 0x202;
 /// The least length of a file that holds a header.
 const MIN_SIZE: u64 = 0x202 + 0x6a;
+/// How many times its packed size a kernel takes to unpack, where it does not say.
+const UNPACKED: u64 = 8;
 
 /// Loads a bzImage of `size` bytes. The image stands anywhere; it is read from its start.
 pub(super) fn load<I: Image>(
@@ -55,13 +70,13 @@ pub(super) fn load<I: Image>(
     }
     let code_size = code_size.min(size - code_offset);
 
-    let start = header.pref_address;
+    let (start, needed) = place(&header, code_size);
     if start < layout::HIGH_MEMORY {
         return Err(BootError::LoadAddress(start));
     }
     let ram_end = low_ram_end(ram);
     let end = start
-        .checked_add(u64::from(header.init_size).max(code_size))
+        .checked_add(needed.max(code_size))
         .ok_or(BootError::Damaged(
             "its load address plus its size is no address",
         ))?;
@@ -78,21 +93,48 @@ pub(super) fn load<I: Image>(
         .map_err(BootError::ReadKernel)?;
     ram.read_exact_volatile_from(GuestAddress(start), boot.kernel, code_size as usize)
         .map_err(BootError::write("the kernel"))?;
-    // cmdline_size is without the terminating zero; 0 there meant 255 before version 2.06.
-    write_cmdline(ram, boot.cmdline, header.cmdline_size as usize)?;
+    write_cmdline(ram, boot.cmdline, cmdline_max(&header))?;
     let ceiling = ram_end.min(u64::from(header.initrd_addr_max) + 1);
     let initrd = load_initrd(ram, boot.initrd, end, ceiling)?;
     ZeroPage::from_setup_header(header_bytes(&head)).write(ram, start, initrd, boot.rsdp)?;
 
+    let (mode, rip) = if has_64_bit_entry(&header) {
+        (EntryMode::Long, start + ENTRY_64)
+    } else {
+        (EntryMode::Protected, start)
+    };
     let entry = EntryState {
-        mode: EntryMode::Long,
-        rip: start + ENTRY_64,
+        mode,
+        rip,
         rsp: layout::BOOT_STACK_TOP,
         rbx: 0,
         rsi: layout::ZERO_PAGE,
     };
     write_tables(ram, &entry)?;
     Ok(entry)
+}
+
+fn has_64_bit_entry(header: &setup_header) -> bool {
+    header.version >= VERSION_XLOADFLAGS && header.xloadflags & XLF_KERNEL_64 != 0
+}
+
+/// Where the protected-mode part of `code_size` bytes goes, and how much memory it needs from there
+/// until it runs.
+fn place(header: &setup_header, code_size: u64) -> (u64, u64) {
+    if header.version >= VERSION_INIT_SIZE {
+        (header.pref_address, u64::from(header.init_size))
+    } else {
+        (layout::HIGH_MEMORY, code_size.saturating_mul(UNPACKED))
+    }
+}
+
+/// The longest command line that the kernel takes, without the terminating zero.
+fn cmdline_max(header: &setup_header) -> usize {
+    if header.version >= VERSION_CMDLINE_SIZE {
+        header.cmdline_size as usize
+    } else {
+        255
+    }
 }
 
 /// The first sectors of the image, or less if it is shorter.
@@ -105,7 +147,7 @@ fn read_head<I: Image>(kernel: &mut I, size: u64) -> Result<Vec<u8>, BootError> 
     Ok(head)
 }
 
-/// The setup header, once it is known to be one of a 64-bit bzImage.
+/// The setup header, once it is known to be one of a bzImage.
 fn check(head: &[u8], size: u64) -> Result<setup_header, BootError> {
     let mut header = setup_header::default();
     let bytes = header.as_mut_slice();
@@ -122,20 +164,15 @@ fn check(head: &[u8], size: u64) -> Result<setup_header, BootError> {
             actual: size,
         });
     }
-    if header.version < VERSION_XLOADFLAGS {
-        return Err(BootError::Only32Bit {
-            found: "its boot protocol is older than 2.12",
-        });
-    }
-    if header.xloadflags & XLF_KERNEL_64 == 0 {
-        return Err(BootError::Only32Bit {
-            found: "a bzImage without a 64-bit entry",
+    if header.version < VERSION_SYSSIZE {
+        return Err(BootError::TooOld {
+            version: header.version,
         });
     }
     if header.loadflags & LOADED_HIGH == 0 {
-        return Err(BootError::Damaged(
-            "a 64-bit bzImage that claims to load below 1 MiB",
-        ));
+        return Err(BootError::NotAKernel {
+            found: "is a zImage, which loads below 1 MiB".into(),
+        });
     }
     Ok(header)
 }

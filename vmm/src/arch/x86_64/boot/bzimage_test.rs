@@ -1,5 +1,6 @@
 use std::io::Cursor;
 
+use kvm_bindings::kvm_sregs;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -31,6 +32,10 @@ fn bzimage(code: usize) -> Vec<u8> {
     put(0x260, &0x10_0000u32.to_le_bytes());
     image.extend((0..code).map(|n| n as u8));
     image
+}
+
+fn set_version(kernel: &mut [u8], version: u16) {
+    kernel[0x206..0x208].copy_from_slice(&version.to_le_bytes());
 }
 
 fn boot(
@@ -76,6 +81,49 @@ fn kernel_initrd_and_zero_page_are_where_the_protocol_wants_them() {
         .read_obj::<[u8; 14]>(GuestAddress(layout::CMDLINE))
         .unwrap();
     assert_eq!(&cmdline, b"console=ttyS0\0");
+}
+
+#[test]
+fn a_kernel_without_a_64_bit_entry_enters_in_protected_mode_at_its_first_byte() {
+    let mut kernel = bzimage(4096);
+    kernel[0x236] = 0;
+    let ram = ram(32 * MIB);
+    let entry = boot(&ram, &kernel, Some(&[9; 5000]), "console=ttyS0").unwrap();
+    assert_eq!(entry.mode, EntryMode::Protected);
+    assert_eq!((entry.rip, entry.rsi), (0x100_0000, layout::ZERO_PAGE));
+
+    // Documentation/arch/x86/boot.rst, "32-bit boot protocol".
+    let regs = entry.regs();
+    assert_eq!((regs.rbp, regs.rdi, regs.rbx), (0, 0, 0));
+    assert_eq!(regs.rflags & 1 << 9, 0, "interrupts are on");
+    let mut sregs = kvm_sregs::default();
+    entry.apply(&mut sregs);
+    assert_eq!((sregs.cs.selector, sregs.cs.type_), (0x10, 0xb));
+    for data in [sregs.ds, sregs.es, sregs.ss] {
+        assert_eq!((data.selector, data.base, data.type_), (0x18, 0, 3));
+        assert_eq!(data.limit, 0xffff_ffff);
+    }
+    let descriptor = |at: u64| ram.read_obj::<u64>(GuestAddress(layout::BOOT_GDT + at));
+    assert_eq!(descriptor(0x10).unwrap(), 0x00cf_9b00_0000_ffff);
+    assert_eq!(descriptor(0x18).unwrap(), 0x00cf_9300_0000_ffff);
+    let zero_page = |at: u64| {
+        ram.read_obj::<u32>(GuestAddress(layout::ZERO_PAGE + at))
+            .unwrap()
+    };
+    assert_eq!(zero_page(0x214), 0x100_0000);
+    assert_eq!(zero_page(0x21c), 5000);
+}
+
+#[test]
+fn fields_that_an_old_protocol_lacks_are_not_read() {
+    let mut kernel = bzimage(4096);
+    set_version(&mut kernel, 0x0205);
+    let ram = ram(32 * MIB);
+    let entry = boot(&ram, &kernel, None, &"x".repeat(255)).unwrap();
+    assert_eq!(entry.mode, EntryMode::Protected);
+    assert_eq!(entry.rip, layout::HIGH_MEMORY);
+    let error = boot(&ram, &kernel, None, &"x".repeat(256)).unwrap_err();
+    assert!(error.to_string().contains("at most 255"), "{error}");
 }
 
 #[test]
@@ -142,12 +190,12 @@ fn too_large_for_memory_names_the_remedy() {
 
 #[test]
 fn kernels_that_cannot_boot_here_are_told_apart() {
-    let mut only32 = bzimage(4096);
-    only32[0x236] = 0;
-    assert!(message(&only32).contains("32-bit"));
     let mut old = bzimage(4096);
-    old[0x206..0x208].copy_from_slice(&0x0204u16.to_le_bytes());
-    assert!(message(&old).contains("32-bit"));
+    set_version(&mut old, 0x0203);
+    assert!(message(&old).contains("version 2.03"));
+    let mut low = bzimage(4096);
+    low[0x211] = 0;
+    assert!(message(&low).contains("zImage"));
     let mut arm = vec![0; 4096];
     arm[0x38..0x3c].copy_from_slice(b"ARM\x64");
     assert!(message(&arm).contains("arm64"));

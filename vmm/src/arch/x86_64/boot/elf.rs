@@ -58,9 +58,7 @@ pub(super) fn parse<I: Image>(image: &mut I, size: u64) -> Result<ElfKernel, Boo
     match (u8_at(&header, 4), machine) {
         (CLASS_64, EM_X86_64) => {}
         (CLASS_32, EM_386 | EM_X86_64) => {
-            return Err(BootError::Only32Bit {
-                found: "a 32-bit ELF image",
-            });
+            return Err(BootError::Elf32);
         }
         _ => {
             return Err(BootError::OtherArchitecture {

@@ -67,12 +67,12 @@ pub struct EntryState {
 }
 
 impl EntryState {
-    /// The general registers, for `KVM_SET_REGS`.
+    /// The general registers, for `KVM_SET_REGS`. Those without a field here are 0, as Linux's
+    /// 32-bit entry demands of EBP and EDI.
     pub fn regs(&self) -> kvm_regs {
         kvm_regs {
             rip: self.rip,
             rsp: self.rsp,
-            rbp: self.rsp,
             rbx: self.rbx,
             rsi: self.rsi,
             rflags: RFLAGS,

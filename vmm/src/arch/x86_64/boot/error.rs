@@ -40,15 +40,23 @@ pub enum BootError {
         /// The architecture it is built for.
         found: String,
     },
-    /// A 32-bit kernel.
+    /// A bzImage of a protocol that nothing has been built with since 2005.
     #[error(
-        "The kernel is 32-bit ({found}), and only 64-bit kernels can be booted so far; give the \
-         distribution's amd64 kernel"
+        "The kernel speaks version {}.{:02} of the boot protocol, and 2.04 (Linux 2.6.14) is the \
+         oldest that can be booted; give a newer kernel",
+        version >> 8,
+        version & 0xff
     )]
-    Only32Bit {
-        /// How it shows.
-        found: &'static str,
+    TooOld {
+        /// The header's `version`.
+        version: u16,
     },
+    /// A 32-bit ELF image.
+    #[error(
+        "The kernel is a 32-bit ELF image, which cannot be booted; give the same kernel's bzImage \
+         (vmlinuz)"
+    )]
+    Elf32,
     /// An ELF image without an entry that could be used.
     #[error(
         "The ELF kernel has no entry to boot by: no PVH note (XEN_ELFNOTE_PHYS32_ENTRY, \

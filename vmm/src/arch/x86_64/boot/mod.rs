@@ -1,7 +1,7 @@
 //! From the bytes of a kernel to a machine about to run its first instruction.
 //!
-//! One protocol a file: `bzimage` by its 64-bit entry (Documentation/arch/x86/boot.rst), `pvh`
-//! for an ELF image with Xen's PVH note. [`load`] looks at the bytes and picks one, fills guest
+//! One protocol a file: `bzimage` by its 64-bit or 32-bit entry
+//! (Documentation/arch/x86/boot.rst), `pvh` for an ELF image with Xen's PVH note. [`load`] looks at the bytes and picks one, fills guest
 //! memory, and returns the [`EntryState`] of the first vCPU. It keeps nothing: at a reboot it is
 //! called again, on memory the last kernel has scribbled over.
 
