@@ -96,7 +96,10 @@ mod tests {
         assert_eq!(limit.pass_at(later), Some(Unseen(90)));
         assert_eq!(limit.pass_at(later), None);
         let quiet = later + INTERVAL * 1000;
-        assert_eq!((0..100).filter(|_| limit.pass_at(quiet).is_some()).count(), BURST as usize);
+        assert_eq!(
+            (0..100).filter(|_| limit.pass_at(quiet).is_some()).count(),
+            BURST as usize
+        );
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Tap {
         Some(tap)
     }
 
-    /// Sends every frame of [`ETHERTYPE`] back to its sender, until the tap goes. Listening when
+    /// Sends every frame of the test's ethertype back to its sender, until the tap goes. Listening when
     /// this returns.
     pub fn echo(&self) {
         let index = nix::net::if_::if_nametoindex(self.0.as_str()).expect("the tap exists");

@@ -74,7 +74,7 @@ impl GuestArgs {
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub struct PeopleArgs {
-    /// This terminal, in raw mode (or standard input and output, when they are none) [default]
+    /// This terminal, in raw mode (or standard input and output, when they are none); the default
     #[arg(long)]
     pub tty: bool,
     /// A pseudo-terminal, whose name is printed

@@ -5,7 +5,7 @@ use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 
 use crate::arch::x86_64::layout;
 
-/// Selectors 0x08 to 0x20 of [`BOOT_GDT`]; Linux's protocol demands 0x10 and 0x18.
+/// Selectors 0x08 to 0x20 of the GDT at [`layout::BOOT_GDT`]; Linux's protocol demands 0x10 and 0x18.
 const CODE64: Descriptor = Descriptor {
     selector: 0x10,
     flags: 0xa09b,
