@@ -384,6 +384,25 @@ fn a_busy_guest_ends_like_any_other() {
 }
 
 #[test]
+fn nohup_means_what_it_says() {
+    if !has_kvm() {
+        return;
+    }
+    let vm = command("jobs=hello,spin");
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .arg(vm.get_program())
+        .args(vm.get_args());
+    let mut guest = Guest::start(shell);
+    guest.expect("hello");
+    signal(guest.pid(), Signal::SIGHUP);
+    std::thread::sleep(Duration::from_millis(300));
+    signal(guest.pid(), Signal::SIGTERM);
+    assert_eq!(guest.end().status.code(), Some(143), "not SIGHUP's 129");
+}
+
+#[test]
 fn a_reboot_starts_again_in_the_same_process_with_the_same_daemons() {
     if !has_kvm() {
         return;

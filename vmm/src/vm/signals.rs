@@ -1,4 +1,5 @@
 //! Signals, as events.
+#![allow(unsafe_code)] // asking for a signal's disposition
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,7 +15,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::VmError;
 use super::events::{Event, Events};
 
-/// Those that end the VM, and SIGPWR, which presses its power button.
+/// Those that end the VM, and SIGPWR, which presses its power button. SIGHUP only where whoever
+/// started us has not had us ignore it.
 const CAUGHT: [Signal; 4] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -39,7 +41,10 @@ impl Signals {
             source,
         };
         let errno = |errno: nix::Error| failed(errno.into());
-        let caught = SigSet::from_iter(CAUGHT);
+        let caught = CAUGHT
+            .into_iter()
+            .filter(|&signal| signal != Signal::SIGHUP || !is_ignored(signal));
+        let caught = SigSet::from_iter(caught);
         let before = SigSet::thread_get_mask().map_err(errno)?;
         caught.thread_block().map_err(errno)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -76,6 +81,18 @@ impl Signals {
             before,
         })
     }
+}
+
+/// Whether we were started with this signal ignored, as `nohup` does. Blocked and read from a
+/// descriptor it would come all the same.
+fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: all zeros are a valid action; without a new one the call only fills it in.
+    let action = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal as libc::c_int, std::ptr::null(), &raw mut action);
+        action.sa_sigaction
+    };
+    action == libc::SIG_IGN
 }
 
 impl Signals {
