@@ -41,10 +41,10 @@ impl Signals {
             source,
         };
         let errno = |errno: nix::Error| failed(errno.into());
-        let caught = CAUGHT
+        let caught: SigSet = CAUGHT
             .into_iter()
-            .filter(|&signal| signal != Signal::SIGHUP || !is_ignored(signal));
-        let caught = SigSet::from_iter(caught);
+            .filter(|&signal| signal != Signal::SIGHUP || !is_ignored(signal))
+            .collect();
         let before = SigSet::thread_get_mask().map_err(errno)?;
         caught.thread_block().map_err(errno)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
