@@ -130,8 +130,8 @@ pub fn init_logging(args: &LogArgs) {
 /// signals to this one. Returns `Ok` after a signal or the end of the inherited stream: the
 /// daemon's work is done and it exits with 0.
 ///
-/// The device is [reset](Device::reset) after each frontend. A second signal while the first is
-/// being obeyed ends the process at once.
+/// The device is [reset](Device::reset) after each frontend. Another signal, a second or more after
+/// the first, ends the process at once where that is still being obeyed.
 pub fn serve<D: Device>(endpoint: &Endpoint, mut device: D) -> Result<(), ServeError> {
     let setup = |what| move |source| ServeError::Setup { what, source };
     let signals = Signals::block().map_err(setup("block signals"))?;
