@@ -16,7 +16,8 @@ const EXAMPLES: &str = "\
 Keys of --disk:
   path=FILE | socket=PATH, readonly, serial=TEXT, format=raw, queues=N
 Keys of --net:
-  tap=NAME | socket=PATH, mac=ADDRESS
+  tap=NAME | user | stream=PATH | stream-listen=PATH | socket=PATH, mac=ADDRESS,
+  forward=2222:22 (with user: [udp:][ADDRESS/]HOST:GUEST, '+' between several)
 Keys of --device:
   vhost-user, id=NUMBER|NAME (the virtio device: 26, fs, rng, ...),
   socket=PATH, queues=N, name=TEXT
@@ -26,6 +27,7 @@ Keys of all three:
 Examples:
   outboard run --kernel vmlinuz --initrd initrd.img --cmdline console=ttyS0
   outboard run --kernel vmlinux --disk path=root.img,serial=root --console
+  outboard run --kernel vmlinuz --disk path=root.img --net user,forward=2222:22
   outboard run --kernel vmlinuz --device vhost-user,id=fs,socket=/tmp/fs.sock
   outboard run vm.toml --cpus 4 --dry-run";
 

@@ -143,6 +143,19 @@ pub struct Net {
     /// A tap interface, served by `outboard-net`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<String>,
+    /// Instead of `tap`: user-mode networking by passt, which needs no privileges.
+    #[serde(default, skip_serializing_if = "OnOff::is_off")]
+    pub user: OnOff,
+    /// With `user`: ports of the host that lead to the guest, `[udp:][ADDRESS/]HOST:GUEST`, with
+    /// `+` between several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<String>,
+    /// Instead of `tap`: a stream socket, at which another VM's card (or QEMU's) listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<PathBuf>,
+    /// Instead of `tap`: the same, and the card listens here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_listen: Option<PathBuf>,
     /// Instead of `tap`: a vhost-user-net daemon listens here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
@@ -244,7 +257,10 @@ impl Description {
             .disks
             .iter_mut()
             .flat_map(|disk| disk.path.iter_mut().chain(disk.socket.iter_mut()));
-        let nets = self.nets.iter_mut().filter_map(|net| net.socket.as_mut());
+        let nets = self.nets.iter_mut().flat_map(|net| {
+            let streams = net.stream.iter_mut().chain(net.stream_listen.iter_mut());
+            streams.chain(net.socket.iter_mut())
+        });
         boot.chain(disks)
             .chain(nets)
             .chain(self.devices.iter_mut().map(|device| &mut device.socket))

@@ -33,11 +33,35 @@ pub enum Host {
         /// Its arguments, without the one that names the stream.
         args: Vec<String>,
     },
+    /// The same, and a program of somebody else's behind the daemon, wired to it by a stream.
+    Backed {
+        /// The daemon's name, as above.
+        program: String,
+        /// Its arguments, without those that name the streams.
+        args: Vec<String>,
+        /// What stands behind it.
+        behind: Behind,
+    },
     /// Somebody's daemon listens at this path.
     Socket {
         /// The path of the Unix socket.
         path: PathBuf,
     },
+}
+
+/// A program behind a daemon of ours: passt behind a network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// The daemon's argument before its end of the wire: `--stream-fd`.
+    pub wire: String,
+    /// The program's name, looked for in PATH.
+    pub program: String,
+    /// What to install where there is none.
+    pub package: String,
+    /// Its arguments, without the one that names the wire.
+    pub args: Vec<String>,
+    /// Its argument before its end of the wire: `--fd`.
+    pub fd: String,
 }
 
 /// What the VM does when a device's backend ends or hangs.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::description::{Disk, Net, RawDevice};
-use super::{Host, Mac, Port};
+use super::description::{Disk, RawDevice};
+use super::{Host, Port};
 
 /// virtio-blk's `GET_ID` answers 20 bytes (virtio 1.2, section 5.2.6).
 const DISK_SERIAL_MAX: usize = 20;
@@ -48,34 +48,6 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
     }
     Ok(Host::Process {
         program: "outboard-block".into(),
-        args,
-    })
-}
-
-pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, String> {
-    let tap = match (&net.tap, &net.socket) {
-        (Some(tap), None) => tap,
-        (None, Some(socket)) => {
-            return Ok(Host::Socket {
-                path: socket.clone(),
-            });
-        }
-        _ => {
-            return Err(format!(
-                "net '{id}': give tap=NAME or socket=PATH, and not both"
-            ));
-        }
-    };
-    let mac = match &net.mac {
-        Some(text) => text
-            .parse()
-            .map_err(|why| format!("net '{id}': mac: {why}"))?,
-        None => default,
-    };
-    let args = vec!["--tap".into(), tap.clone(), "--mac".into(), mac.to_string()];
-    net.mac = Some(mac.to_string());
-    Ok(Host::Process {
-        program: "outboard-net".into(),
         args,
     })
 }

@@ -8,6 +8,7 @@ mod devices;
 mod hosts;
 mod keyvals;
 mod mac;
+mod net;
 mod port;
 mod resolve;
 mod slots;
@@ -15,7 +16,7 @@ mod values;
 mod virtio_id;
 
 pub use description::{Cpus, Description, Disk, Net, Ram, RawDevice};
-pub use devices::{DeviceConfig, Host, OnExit};
+pub use devices::{Behind, DeviceConfig, Host, OnExit};
 pub(crate) use hosts::console_args;
 pub use keyvals::from_keyvals;
 pub use mac::Mac;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::description::Description;
-use super::hosts::{console_host, disk_host, net_host, raw_host};
+use super::hosts::{console_host, disk_host, raw_host};
+use super::net::net_host;
 use super::slots::{Kind, Slots};
 use super::{
     BootConfig, CpuConfig, DeviceConfig, FeatureToggle, Host, Mac, MemoryConfig, Port, VirtioId,
@@ -301,6 +302,9 @@ mod tests {
         let mut vm = minimal();
         vm.console = Some("socket".into());
         vm.nets.push(from_keyvals("tap=tap0,addr=9", None).unwrap());
+        vm.nets
+            .push(from_keyvals("user,forward=2222:22", None).unwrap());
+        vm.nets.push(from_keyvals("stream=/s", None).unwrap());
         vm.disks
             .push(from_keyvals("path=a.img,serial=abc,readonly", None).unwrap());
         vm.devices

@@ -8,13 +8,13 @@ use outboard_device::ratelimit::RateLimit;
 use super::class;
 use super::device::{Lost, Owner, Spec};
 use super::error::{CallError, ConnectError};
-use super::host;
+use super::host::{self, Wire};
 use super::inbox::{Command, Inbox};
 use super::link::{Link, Offer};
 use super::rings::MemoryTable;
 use super::state::State;
 use super::watch::Watch;
-use crate::config::{Host, OnExit};
+use crate::config::{Behind, Host, OnExit};
 use crate::supervisor::{Process, Supervisor};
 use crate::transport::Identity;
 
@@ -23,6 +23,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 /// A daemon whose stream has ended is about to exit; its last words are worth this wait.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What stands behind a daemon is looked at for so long: it finds a port in use, say, at once.
+const TRIAL: Duration = Duration::from_millis(300);
 /// Between two complaints about a daemon that does not die.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
@@ -55,7 +57,12 @@ impl Actor {
     /// Brings the backend up and through the handshake.
     pub(super) fn connect(&mut self) -> Result<Ready, ConnectError> {
         let offer = match self.spec.config.host.clone() {
-            Host::Process { program, args } => self.spawn(&program, &args)?,
+            Host::Process { program, args } => self.spawn(&program, &args, None)?,
+            Host::Backed {
+                program,
+                args,
+                behind,
+            } => self.spawn_backed(&program, &args, &behind)?,
             Host::Socket { path } => self.connect_to(&path)?,
         };
         let id = self.id();
@@ -91,9 +98,48 @@ impl Actor {
         })
     }
 
-    fn spawn(&mut self, program: &str, args: &[String]) -> Result<Offer, ConnectError> {
-        let id = self.id();
-        let spawned = host::spawn(&self.supervisor, &id, program, args, self.spec.terminal);
+    /// Spawns a daemon and what stands behind it. That one does not say when it is ready, only,
+    /// soon, what it finds wrong: so it is on trial for a moment.
+    fn spawn_backed(
+        &mut self,
+        program: &str,
+        args: &[String],
+        behind: &Behind,
+    ) -> Result<Offer, ConnectError> {
+        let (id, begin) = (self.id(), Instant::now());
+        let (wire, process) =
+            host::spawn_behind(&self.supervisor, &id, behind).map_err(|source| {
+                ConnectError::Spawn {
+                    id: id.clone(),
+                    source,
+                }
+            })?;
+        let offer = self.spawn(program, args, Some(wire));
+        let trial = match offer {
+            Ok(_) => TRIAL.saturating_sub(begin.elapsed()),
+            Err(_) => Duration::ZERO,
+        };
+        match process.wait(trial) {
+            None => offer,
+            // It ends with the daemon, and then the daemon's end is what matters.
+            Some(status) if status.success() && offer.is_err() => offer,
+            Some(status) => Err(ConnectError::Ended {
+                id,
+                program: behind.program.clone().into(),
+                how: status.to_string(),
+                words: process.last_words(),
+            }),
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        program: &str,
+        args: &[String],
+        wire: Option<Wire>,
+    ) -> Result<Offer, ConnectError> {
+        let (id, terminal) = (self.id(), self.spec.terminal);
+        let spawned = host::spawn(&self.supervisor, &id, program, args, wire, terminal);
         let (stream, process) = spawned.map_err(|source| ConnectError::Spawn {
             id: id.clone(),
             source,

@@ -8,24 +8,59 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
+use crate::config::Behind;
 use crate::supervisor::{Command, Error, Process, Supervisor, locate};
 
-/// Spawns a daemon of ours with one end of a stream; the other is ours.
+/// Spawns a daemon of ours with one end of a stream; the other is ours. `wire`: what stands behind
+/// it.
 pub(super) fn spawn(
     supervisor: &Supervisor,
     id: &str,
     program: &str,
     args: &[String],
+    wire: Option<Wire>,
     terminal: bool,
 ) -> Result<(UnixStream, Process), Error> {
     let program = locate(program)?;
     let (ours, theirs) = UnixStream::pair().map_err(Error::Supervisor)?;
-    let command = Command::new(id, program)
+    let mut command = Command::new(id, program)
         .args(args)
         .arg("--fd")
         .fd(theirs)
         .terminal(terminal);
+    if let Some(wire) = wire {
+        command = command.arg(wire.flag).fd(wire.end);
+    }
     Ok((ours, supervisor.spawn(command)?))
+}
+
+/// A daemon's end of the stream to what stands behind it.
+pub(super) struct Wire {
+    flag: String,
+    end: UnixStream,
+}
+
+/// Spawns what stands behind the daemon of the device `id`. It ends by itself when the daemon does:
+/// at the end of the wire.
+pub(super) fn spawn_behind(
+    supervisor: &Supervisor,
+    id: &str,
+    behind: &Behind,
+) -> Result<(Wire, Process), Error> {
+    let program = locate(&behind.program).map_err(|_| Error::Package {
+        program: behind.program.clone(),
+        package: behind.package.clone(),
+    })?;
+    let (near, far) = UnixStream::pair().map_err(Error::Supervisor)?;
+    let command = Command::new(format!("{id}: {}", behind.program), program)
+        .args(&behind.args)
+        .arg(&behind.fd)
+        .fd(far);
+    let wire = Wire {
+        flag: behind.wire.clone(),
+        end: near,
+    };
+    Ok((wire, supervisor.spawn(command)?))
 }
 
 /// Connects to where somebody's daemon listens, without waiting: a listener whose queue is full is

@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::fake::{Answer, Fake, message};
 use super::*;
-use crate::config::{DeviceConfig, Host, OnExit};
+use crate::config::{Behind, DeviceConfig, Host, OnExit};
 use crate::memory::RamRegion;
 use crate::supervisor::Supervisor;
 use crate::transport::{QueueStart, Start, TransportEvents, VirtioDevice};
@@ -657,6 +657,38 @@ fn a_daemon_that_is_not_installed_is_named() {
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(
         error.to_string().contains("disk0") && cause.contains("outboard-nonesuch"),
+        "{error}: {cause}"
+    );
+}
+
+#[test]
+fn what_stands_behind_a_daemon_is_missed_or_quoted() {
+    let backed = |program: &str, script: &str| {
+        let host = Host::Backed {
+            program: "/bin/sh".into(),
+            // Says nothing; that the other one ends is what is told.
+            args: ["-c", "sleep 1000"].map(String::from).to_vec(),
+            behind: Behind {
+                wire: "--stream-fd".into(),
+                program: program.into(),
+                package: "passt".into(),
+                args: ["-c", script].map(String::from).to_vec(),
+                fd: "--fd".into(),
+            },
+        };
+        let mut spec = spec(host);
+        spec.deadlines.start = 4 * SHORT;
+        connect(spec, &Arc::default()).err().unwrap()
+    };
+    let text = backed("/bin/sh", "echo 'port 22 is in use' >&2; exit 1").to_string();
+    assert!(
+        text.contains("/bin/sh ended") && text.contains("port 22 is in use"),
+        "{text}"
+    );
+    let error = backed("passt-nonesuch", "");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        cause.contains("'passt-nonesuch'") && cause.contains("package passt"),
         "{error}: {cause}"
     );
 }

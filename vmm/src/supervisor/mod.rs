@@ -37,6 +37,14 @@ pub enum Error {
     /// A daemon of ours is not installed.
     #[error(transparent)]
     NotFound(#[from] NotFound),
+    /// A program of somebody else's is not installed.
+    #[error("Program '{program}' is not found; install the package {package}, or put it in PATH")]
+    Package {
+        /// The program's name.
+        program: String,
+        /// What to install.
+        package: String,
+    },
     /// The system refused to start the program.
     #[error("Program {} cannot be started", program.display())]
     Spawn {

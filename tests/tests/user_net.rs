@@ -1,0 +1,128 @@
+//! `--net user`: passt comes and goes with the VM. Where there is no passt, or no KVM, the tests
+//! say so and pass.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use outboard_tests::daemons::daemon;
+use outboard_tests::guest::{children, has_kvm};
+use outboard_tests::kernel::pvh;
+use tempfile::NamedTempFile;
+
+/// cli; hlt; and again.
+const HALT: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
+
+fn can_run() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has_passt = std::env::split_paths(&path).any(|folder| folder.join("passt").exists());
+    if !has_passt {
+        let _ = writeln!(io::stdout(), "SKIPPED, passt is not installed");
+    }
+    has_passt && has_kvm()
+}
+
+/// A VM that does nothing, with a card on `net`.
+fn outboard(kernel: &Path, net: &str) -> Command {
+    let mut command = Command::new(daemon("outboard"));
+    command
+        .args(["run", "--serial", "off", "--net", net, "--kernel"])
+        .arg(kernel)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn kernel() -> NamedTempFile {
+    let mut kernel = NamedTempFile::new().unwrap();
+    kernel.write_all(&pvh(HALT)).unwrap();
+    kernel
+}
+
+/// A port that nobody has now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn command_line(pid: i32) -> String {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
+fn until(what: &str, vm: &mut Child, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(vm.try_wait().unwrap().is_none(), "{what}: the VM ended");
+        assert!(Instant::now() < end, "{what}: not within 20 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn passt_comes_and_goes_with_the_vm() {
+    if !can_run() {
+        return;
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let (kernel, port) = (kernel(), free_port());
+        let net = format!("user,forward={port}:22");
+        let mut vm = outboard(kernel.path(), &net).spawn().unwrap();
+        let pid = vm.id().cast_signed();
+        let mut passt = None;
+        until("passt", &mut vm, || {
+            passt = children(pid)
+                .into_iter()
+                .find(|child| command_line(*child).contains("--foreground"));
+            passt.is_some()
+        });
+        until("its port", &mut vm, || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        kill(Pid::from_raw(pid), signal).unwrap();
+        vm.wait().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while command_line(passt.unwrap()).contains("--foreground") {
+            assert!(Instant::now() < end, "passt outlives the VM ({signal})");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn what_passt_finds_wrong_is_shown() {
+    if !can_run() {
+        return;
+    }
+    let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let kernel = kernel();
+    let net = format!("user,forward=0.0.0.0/{port}:22");
+    let Output { status, stderr, .. } = outboard(kernel.path(), &net).output().unwrap();
+    let said = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(1), "{said}");
+    for part in ["net0", "passt ended", &port.to_string()] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}
+
+#[test]
+fn a_missing_passt_is_named_with_its_package() {
+    if !has_kvm() {
+        return;
+    }
+    let (kernel, nowhere) = (kernel(), tempfile::tempdir().unwrap());
+    let output = outboard(kernel.path(), "user")
+        .env("PATH", nowhere.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("install the package passt"), "{said}");
+}
