@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod doctor;
+mod image;
 mod run;
 
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Verb {
     Run(Box<run::Run>),
     /// Say whether this machine can run VMs, and what to do where it cannot
     Doctor(doctor::Doctor),
+    /// Take a kernel and its initrd out of a disk image
+    Image(image::Image),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -63,6 +66,7 @@ pub(crate) fn main() -> ExitCode {
     match cli.verb {
         Verb::Run(run) => run.execute(),
         Verb::Doctor(doctor) => doctor.execute(),
+        Verb::Image(image) => image.execute(),
     }
 }
 

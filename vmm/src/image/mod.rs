@@ -1,4 +1,7 @@
-//! Where kernels come from: files, kept open so that every reboot loads the same ones again.
+//! Where kernels come from: files, kept open so that every reboot loads the same ones again; and
+//! [disk images](disk), which have them inside.
+
+pub mod disk;
 
 use std::fs::File;
 use std::io;

@@ -1,0 +1,147 @@
+//! Takes a kernel and its initrd out of a raw disk image, for those who boot without firmware.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `partitions.rs` | where the image's filesystems may be: GPT, MBR, or the whole disk |
+//! | `filesystem.rs` | one ext2, ext3 or ext4 filesystem: which kernels it holds |
+//! | `release.rs` | which of two kernels is the newer, by their names |
+//! | `error.rs` | why not |
+//!
+//! The image is somebody else's: nothing in it is believed, no name of it is used as a path.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod error;
+mod filesystem;
+mod partitions;
+mod release;
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use error::DiskImageError;
+use filesystem::{Filesystem, Kernel};
+use partitions::Partition;
+
+/// Image formats that are no raw disk, by their first bytes.
+const FORMATS: [(&[u8], &str); 4] = [
+    (b"QFI\xfb", "qcow2"),
+    (b"KDMV", "VMDK"),
+    (b"vhdxfile", "VHDX"),
+    (b"<<< Oracle VM VirtualBox", "VDI"),
+];
+
+/// What [`take_kernel`] took.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The kernel, in the folder that was given.
+    pub kernel: PathBuf,
+    /// The initrd beside it, if the kernel has one.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's name for the root filesystem when the image is its first disk; `None` where it
+    /// is none of those that can be read here.
+    pub root: Option<String>,
+}
+
+/// Finds the newest kernel of a raw disk image, with its initrd, and copies both into `folder`, which
+/// is made if it is missing. Files of the same names there are replaced.
+///
+/// Looks into `/boot` and `/` of every ext2, ext3 and ext4 filesystem of the image.
+///
+/// # Errors
+/// The image or the folder cannot be used, or no kernel is in the image. Files that were copied
+/// before the error stay; none is there in part.
+pub fn take_kernel(image: &Path, folder: &Path) -> Result<Taken, DiskImageError> {
+    let (disk, size) = open(image)?;
+    let disk = Arc::new(disk);
+    let (mut best, mut root, mut damage): (Option<(Filesystem, Kernel)>, _, _) = (None, None, None);
+    let mut filesystems = 0usize;
+    for partition in partitions::find(&disk, size, image)? {
+        match look(&disk, &partition) {
+            Ok(None) => {}
+            Ok(Some((filesystem, kernel))) => {
+                filesystems = filesystems.saturating_add(1);
+                if root.is_none() && filesystem.is_root() {
+                    root = Some(device(&partition));
+                }
+                if let Some(kernel) = kernel
+                    && best.as_ref().is_none_or(|(_, best)| kernel.newer(best))
+                {
+                    best = Some((filesystem, kernel));
+                }
+            }
+            Err(source) => {
+                damage.get_or_insert(DiskImageError::Filesystem {
+                    image: image.to_owned(),
+                    device: device(&partition),
+                    source,
+                });
+            }
+        }
+    }
+    let Some((filesystem, kernel)) = best else {
+        return Err(damage.unwrap_or_else(|| DiskImageError::no_kernel(image, filesystems)));
+    };
+    std::fs::create_dir_all(folder).map_err(|source| DiskImageError::Write {
+        path: folder.to_owned(),
+        source,
+    })?;
+    Ok(Taken {
+        kernel: filesystem.copy(&kernel.path, folder, &kernel.name)?,
+        initrd: (kernel.initrd.as_ref())
+            .map(|(path, name)| filesystem.copy(path, folder, name))
+            .transpose()?,
+        root,
+    })
+}
+
+/// The filesystem of a partition, if it has one that is read here, and its newest kernel.
+fn look(
+    disk: &Arc<File>,
+    partition: &Partition,
+) -> Result<Option<(Filesystem, Option<Kernel>)>, filesystem::Ext4Error> {
+    let Some(filesystem) = Filesystem::open(disk, partition)? else {
+        return Ok(None);
+    };
+    let kernel = filesystem.newest_kernel()?;
+    Ok(Some((filesystem, kernel)))
+}
+
+/// What Linux calls the partition when the image is its first virtio disk.
+fn device(partition: &Partition) -> String {
+    let number = partition.number.map(|number| number.to_string());
+    format!("/dev/vda{}", number.unwrap_or_default())
+}
+
+/// Opens an image and returns its length in bytes.
+fn open(path: &Path) -> Result<(File, u64), DiskImageError> {
+    let failed = |source| DiskImageError::Open {
+        image: path.to_owned(),
+        source,
+    };
+    // Looked at before it is opened: opening a FIFO would wait for a writer.
+    let kind = path.metadata().map_err(failed)?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(DiskImageError::NotAFile {
+            image: path.to_owned(),
+        });
+    }
+    let file = File::open(path).map_err(failed)?;
+    // A block device's metadata says 0.
+    let size = std::io::Seek::seek(&mut &file, std::io::SeekFrom::End(0)).map_err(failed)?;
+    let mut start = [0; 24];
+    let length = file.read_at(&mut start, 0).map_err(failed)?;
+    let start = start.get(..length).unwrap_or_default();
+    if let Some((_, format)) = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)) {
+        return Err(DiskImageError::NotRaw {
+            image: path.to_owned(),
+            format,
+        });
+    }
+    Ok((file, size))
+}
+
+#[cfg(test)]
+mod tests;
