@@ -60,7 +60,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "SIZE", value_parser = |text: &str| from_keyvals::<Ram>(text, Some("size")))]
     memory: Option<Ram>,
     /// A disk; may be repeated
-    #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<Disk>(text, None))]
+    #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<Disk>(text, Some("path")))]
     disk: Vec<Disk>,
     /// A network card; may be repeated
     #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<Net>(text, None))]

@@ -7,6 +7,8 @@ use super::{Host, Port};
 
 /// virtio-blk's `GET_ID` answers 20 bytes (virtio 1.2, section 5.2.6).
 const DISK_SERIAL_MAX: usize = 20;
+/// As many as `outboard-block` serves.
+const DISK_QUEUES_MAX: u16 = 64;
 
 pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
     let path = match (&disk.path, &disk.socket) {
@@ -44,6 +46,11 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
         args.extend(["--serial".into(), serial.clone()]);
     }
     if let Some(queues) = disk.queues {
+        if !(1..=DISK_QUEUES_MAX).contains(&queues) {
+            return Err(format!(
+                "disk '{id}': queues={queues} is out of range; choose 1 to {DISK_QUEUES_MAX}"
+            ));
+        }
         args.extend(["--queues".into(), queues.to_string()]);
     }
     Ok(Host::Process {

@@ -35,7 +35,9 @@ fn refused(error: kvm_ioctls::Error) -> Finding {
         libc::ENOENT => {
             "load kvm_intel or kvm_amd, and turn on virtualization in the firmware; in a VM, ask for nested virtualization"
         }
-        libc::EACCES => "usermod -aG kvm $USER, then log in again",
+        libc::EACCES => {
+            "join the group of /dev/kvm (usermod -aG kvm $USER, then log in again), or have root let you in: setfacl -m u:$USER:rw /dev/kvm"
+        }
         _ => "see dmesg for what KVM said",
     };
     Finding::fail("/dev/kvm", error.to_string(), remedy)

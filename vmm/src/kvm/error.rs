@@ -13,8 +13,9 @@ pub enum KvmError {
     Missing,
     /// `/dev/kvm` may not be opened.
     #[error(
-        "/dev/kvm may not be opened by this user; join its group with: sudo usermod -aG kvm \"$USER\", \
-         and log in again"
+        "/dev/kvm may not be opened by this user; join the group it belongs to \
+         (usually: sudo usermod -aG kvm \"$USER\", and log in again), or have root let you in: \
+         sudo setfacl -m u:\"$USER\":rw /dev/kvm"
     )]
     Permission,
     /// `/dev/kvm` cannot be opened for another reason.
