@@ -22,8 +22,17 @@ pub struct Tap(String);
 impl Tap {
     /// Makes the tap. Where that is not allowed, says so loudly and gives `None`.
     pub fn up(name: &str) -> Option<Self> {
+        Self::made(name, &[])
+    }
+
+    /// The same for a tap that may have several queues.
+    pub fn up_for_queues(name: &str) -> Option<Self> {
+        Self::made(name, &["multi_queue"])
+    }
+
+    fn made(name: &str, flags: &[&str]) -> Option<Self> {
         let ip = |args: &[&str]| Command::new("ip").args(args).output();
-        match ip(&["tuntap", "add", "dev", name, "mode", "tap"]) {
+        match ip(&[&["tuntap", "add", "dev", name, "mode", "tap"], flags].concat()) {
             Ok(output) if output.status.success() => {}
             Ok(output) => {
                 println!(

@@ -210,6 +210,21 @@ fn a_card_on_a_tap_sends_and_receives() {
     );
 }
 
+/// The guest's driver knows one pair only.
+#[test]
+fn a_card_of_several_queues_serves_a_driver_of_one() {
+    if !has_kvm() {
+        return;
+    }
+    let Some(tap) = Tap::up_for_queues("outboard-t1") else {
+        return;
+    };
+    tap.echo();
+    let mut vm = command("jobs=net requests=200");
+    vm.args(["--net", "tap=outboard-t1,queues=4"]);
+    Guest::start(vm).end().passed(&["net"]);
+}
+
 /// Counts from outside: KVM's statistics and /proc, around 10,000 requests.
 fn exits_and_switches(extra: &[&str]) -> Option<(u64, u64)> {
     let folder = tempfile::tempdir().unwrap();

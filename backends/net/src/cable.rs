@@ -37,6 +37,14 @@ impl Cable {
         }
     }
 
+    /// Lets it take part in spreading frames over several, or not; it must be otherwise now.
+    pub fn set_attached(&self, attached: bool) -> io::Result<()> {
+        match self {
+            Self::Tap(tap) => tap.set_attached(attached),
+            Self::Stream(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// What messages call it.
     pub fn name(&self) -> &str {
         match self {
@@ -77,7 +85,8 @@ impl Cable {
 
     /// The cable failed with this error of the system; true when it is gone for good.
     pub fn gone(&self, error: &io::Error, link: &Link) -> bool {
-        let gone = matches!(self, Self::Tap(_)) && error.raw_os_error() == Some(libc::EBADFD);
+        let gone = matches!(self, Self::Tap(tap) if tap.is_first())
+            && error.raw_os_error() == Some(libc::EBADFD);
         if gone {
             link.lost(self.name());
         }

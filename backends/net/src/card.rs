@@ -7,21 +7,22 @@ use outboard_device::{Device, DeviceError, DeviceEvents, Worker};
 use tracing::warn;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
 };
 
-use crate::cable::Cable;
 use crate::config::{CONFIG_LEN, Config};
+use crate::control::ControlWorker;
 use crate::link::Link;
 use crate::mac::Mac;
 use crate::offload::bit;
+use crate::pairs::Pairs;
 use crate::worker::NetWorker;
 
-/// A network card and its cable.
+/// A network card and its cable, which has a queue for each pair of the card's.
 #[derive(Debug)]
 pub struct Card {
-    /// One a queue pair.
-    cables: Vec<Arc<Cable>>,
+    pairs: Arc<Pairs>,
     link: Arc<Link>,
     config: Config,
     features: u64,
@@ -29,10 +30,15 @@ pub struct Card {
 }
 
 impl Card {
-    /// A card on `cable`, which reports to `link`, with the address `mac` (or one the driver makes
+    /// A card on `pairs`, which report to `link`, with the address `mac` (or one the driver makes
     /// up), which advises `mtu`.
-    pub fn new(cable: Cable, link: Arc<Link>, mac: Option<Mac>, mtu: Option<u16>) -> Self {
-        let mut features = cable.offered() | bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_STATUS);
+    pub fn new(pairs: Pairs, link: Arc<Link>, mac: Option<Mac>, mtu: Option<u16>) -> Self {
+        let count = pairs.count();
+        let cable = pairs.cable(0).map_or(0, |cable| cable.offered());
+        let mut features = cable | bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_STATUS);
+        if count > 1 {
+            features |= bit(VIRTIO_NET_F_CTRL_VQ) | bit(VIRTIO_NET_F_MQ);
+        }
         if mac.is_some() {
             features |= bit(VIRTIO_NET_F_MAC);
         }
@@ -40,9 +46,13 @@ impl Card {
             features |= bit(VIRTIO_NET_F_MTU);
         }
         Self {
-            cables: vec![Arc::new(cable)],
+            pairs: Arc::new(pairs),
             link,
-            config: Config { mac, pairs: 1, mtu },
+            config: Config {
+                mac,
+                pairs: count,
+                mtu,
+            },
             features,
             acked: 0,
         }
@@ -50,7 +60,8 @@ impl Card {
 
     /// Tells the cable what the driver can do without.
     fn set_offload(&self) -> Result<(), DeviceError> {
-        for cable in &self.cables {
+        // They are those of the interface: one queue of it, which is attached, is enough.
+        if let Some(cable) = self.pairs.cable(0) {
             cable.set_offload(self.acked).map_err(|error| {
                 DeviceError::io(format!("set the offloads of tap '{}'", cable.name()), error)
             })?;
@@ -69,7 +80,11 @@ impl Device for Card {
     }
 
     fn queue_groups(&self) -> Vec<u16> {
-        vec![2; self.cables.len()]
+        let mut groups = vec![2; usize::from(self.pairs.count())];
+        if self.features & bit(VIRTIO_NET_F_CTRL_VQ) != 0 {
+            groups.push(1);
+        }
+        groups
     }
 
     fn config_len(&self) -> u32 {
@@ -90,9 +105,16 @@ impl Device for Card {
     }
 
     fn start(&mut self, group: usize) -> Result<Worker, DeviceError> {
+        let multiqueue = self.acked & bit(VIRTIO_NET_F_MQ) != 0;
+        // For a driver that knows one pair the control queue comes right after it.
+        let pairs = if multiqueue { self.pairs.count() } else { 1 };
+        if self.acked & bit(VIRTIO_NET_F_CTRL_VQ) != 0 && group == usize::from(pairs) {
+            let worker = ControlWorker::new(Arc::clone(&self.pairs), multiqueue);
+            return Ok(Worker::queues(worker));
+        }
         let cable = self
-            .cables
-            .get(group)
+            .pairs
+            .cable(group)
             .ok_or_else(|| DeviceError::other("no such queue pair"))?;
         let mergeable = self.acked & bit(VIRTIO_NET_F_MRG_RXBUF) != 0;
         Ok(Worker::queues(NetWorker::new(
@@ -104,6 +126,12 @@ impl Device for Card {
 
     fn reset(&mut self) {
         self.acked = 0;
+        if let Err(error) = self.pairs.set_active(1) {
+            static LIMIT: RateLimit = RateLimit::new();
+            if let Some(unseen) = LIMIT.pass() {
+                warn!("The tap's further queues cannot be detached: {error}{unseen}");
+            }
+        }
         if let Err(error) = self.set_offload() {
             static LIMIT: RateLimit = RateLimit::new();
             if let Some(unseen) = LIMIT.pass() {

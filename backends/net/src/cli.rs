@@ -1,5 +1,6 @@
 //! The command line of `outboard-net`.
 
+use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::cable::Cable;
 use crate::card::Card;
 use crate::link::Link;
 use crate::mac::Mac;
+use crate::pairs::Pairs;
 use crate::stream::{Stream, StreamError};
 use crate::tap::{Tap, TapError};
 
@@ -34,6 +36,11 @@ pub struct Cli {
     /// Which cable.
     #[command(flatten)]
     pub cable: CableArgs,
+
+    /// Pairs of queues, each with a thread; more than one only on a tap by its name.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["tap_fd", "stream", "stream_fd", "stream_listen"],
+        value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub queues: u16,
 
     /// The card's address; without one the guest makes its own up.
     #[arg(long, value_name = "MAC")]
@@ -83,13 +90,21 @@ pub enum CableError {
     /// It is a stream.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// Its queues do not do as they are told.
+    #[error("Cannot detach a queue of the tap")]
+    Queues(#[source] io::Error),
 }
 
 impl CableArgs {
-    /// Takes the cable, which will report to `link`.
-    fn open(&self, link: &Arc<Link>) -> Result<Cable, CableError> {
+    /// Takes the cable with `queues` queues, which will report to `link`.
+    fn open(&self, queues: u16, link: &Arc<Link>) -> Result<Pairs, CableError> {
         let link = Arc::clone(link);
-        Ok(if let Some(fd) = self.tap_fd {
+        if let (Some(name), true) = (&self.tap_name, queues > 1) {
+            let taps = Tap::open_queues(name, queues)?;
+            return Pairs::new(taps.into_iter().map(Cable::Tap).collect())
+                .map_err(CableError::Queues);
+        }
+        let cable = if let Some(fd) = self.tap_fd {
             Cable::Tap(Tap::inherit(fd)?)
         } else if let Some(path) = &self.stream {
             Cable::Stream(Stream::connect(path, link)?)
@@ -100,7 +115,8 @@ impl CableArgs {
         } else {
             // clap sees to it that there is one of them.
             Cable::Tap(Tap::open(self.tap_name.as_deref().unwrap_or_default())?)
-        })
+        };
+        Pairs::new(vec![cable]).map_err(CableError::Queues)
     }
 }
 
@@ -108,8 +124,8 @@ impl Cli {
     /// Takes the cable and makes the card.
     pub fn card(&self) -> Result<Card, CableError> {
         let link = Arc::new(Link::new());
-        let cable = self.cable.open(&link)?;
-        Ok(Card::new(cable, link, self.mac, self.mtu))
+        let pairs = self.cable.open(self.queues, &link)?;
+        Ok(Card::new(pairs, link, self.mac, self.mtu))
     }
 }
 
@@ -136,5 +152,8 @@ mod tests {
         assert!(parse(&["--stream-listen", "/s", "--stream", "/t"]).is_err());
         assert!(parse(&["--tap", "a", "--mac", "01:00:00:00:00:00"]).is_err());
         assert!(parse(&["--tap", "a", "--mtu", "67"]).is_err());
+        assert!(parse(&["--tap", "a", "--queues", "2"]).is_ok());
+        assert!(parse(&["--tap", "a", "--queues", "0"]).is_err());
+        assert!(parse(&["--stream", "/s", "--queues", "2"]).is_err());
     }
 }

@@ -1,24 +1,19 @@
 //! The daemon itself on a tap of its own: frames between the SDK's driver, as the guest, and a
 //! packet socket, as the host's network. Where no tap can be made the tests say so and pass.
-#![allow(unsafe_code)] // A packet socket is bound by an address nix has no constructor for.
 #![allow(clippy::unwrap_used, clippy::panic)] // Tests fail by panicking, their helpers too.
 
+mod host;
+
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use host::{ETHERTYPE, LIMIT, PacketSocket, can_make_taps, frame, ip};
 use outboard_device::driver::net::{
     F_MAC, F_MRG_RXBUF, F_STATUS, HEADER_LEN, Header, RX, Receive, TX, Transmit,
 };
 use outboard_device::driver::{Daemon, Driver, Options, QueueOptions, Segment};
-
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// The kind of our frames: for experiments on one's own network.
-const ETHERTYPE: u16 = 0x88b5;
 
 const GUEST: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 const HOST: [u8; 6] = [0x52, 0x54, 0, 9, 9, 9];
@@ -32,14 +27,14 @@ struct Bench {
 }
 
 impl Bench {
-    /// `None`, with a word on stderr, where taps cannot be made.
+    /// `None`, with a word on stdout, where taps cannot be made.
     fn new(features: u64) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let tap = format!("ob{}n{count}", std::process::id());
         if let Err(reason) = can_make_taps() {
             // Not through the harness, which keeps the words of tests that pass to itself.
-            let _ = writeln!(io::stderr(), "SKIPPED: no tap can be made here: {reason}");
+            let _ = writeln!(io::stdout(), "SKIPPED, no tap can be made here: {reason}");
             return None;
         }
         let program = Path::new(env!("CARGO_BIN_EXE_outboard-net"));
@@ -64,7 +59,7 @@ impl Bench {
         let quiet = format!("/proc/sys/net/ipv6/conf/{tap}/disable_ipv6");
         let _ = std::fs::write(quiet, "1");
         ip(&["link", "set", &tap, "mtu", "9000", "up"]);
-        let host = PacketSocket::on(&tap).unwrap();
+        let host = PacketSocket::on(&tap, ETHERTYPE).unwrap();
         Some(Self {
             driver,
             daemon,
@@ -93,91 +88,6 @@ impl Bench {
         let queue = self.driver.queue(TX).unwrap();
         transmit.add(queue, header, data).unwrap();
         queue.flush().unwrap();
-    }
-}
-
-fn can_make_taps() -> Result<(), String> {
-    std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-        .map_err(|e| format!("/dev/net/tun: {e}"))?;
-    if !nix::unistd::geteuid().is_root() {
-        return Err("not root".into());
-    }
-    Command::new("ip")
-        .arg("link")
-        .output()
-        .map_err(|e| format!("ip: {e}"))?;
-    Ok(())
-}
-
-fn ip(args: &[&str]) {
-    let output = Command::new("ip").args(args).output().unwrap();
-    assert!(
-        output.status.success(),
-        "ip {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// A frame of `len` bytes whose content depends on `seed`.
-fn frame(to: [u8; 6], from: [u8; 6], len: usize, seed: u8) -> Vec<u8> {
-    let mut frame = [&to[..], &from, &ETHERTYPE.to_be_bytes()].concat();
-    frame.extend((frame.len()..len).map(|i| (i % 241) as u8 ^ seed));
-    frame
-}
-
-/// The host's network, seen from the tap's interface.
-struct PacketSocket(OwnedFd);
-
-impl PacketSocket {
-    fn on(interface: &str) -> io::Result<Self> {
-        let index = nix::net::if_::if_nametoindex(interface)?;
-        let protocol = ETHERTYPE.to_be();
-        // SAFETY: a plain system call.
-        let fd = unsafe {
-            libc::socket(
-                libc::AF_PACKET,
-                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-                i32::from(protocol),
-            )
-        };
-        nix::errno::Errno::result(fd)?;
-        // SAFETY: just opened, and nobody else's.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let address = libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: protocol,
-            sll_ifindex: index.cast_signed(),
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
-        // SAFETY: the address is a live local of the length given.
-        let bound = unsafe {
-            libc::bind(
-                fd.as_raw_fd(),
-                (&raw const address).cast(),
-                size_of::<libc::sockaddr_ll>() as u32,
-            )
-        };
-        nix::errno::Errno::result(bound)?;
-        let time = nix::sys::time::TimeVal::new(LIMIT.as_secs().cast_signed(), 0);
-        nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::ReceiveTimeout, &time)?;
-        Ok(Self(fd))
-    }
-
-    fn send(&self, frame: &[u8]) {
-        assert_eq!(nix::unistd::write(&self.0, frame), Ok(frame.len()));
-    }
-
-    fn receive(&self) -> Vec<u8> {
-        let mut frame = vec![0; 70_000];
-        let len = nix::unistd::read(&self.0, &mut frame).unwrap();
-        frame.truncate(len);
-        frame
     }
 }
 

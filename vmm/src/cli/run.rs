@@ -17,7 +17,8 @@ Keys of --disk:
   path=FILE | socket=PATH, readonly, serial=TEXT, format=raw, queues=N
 Keys of --net:
   tap=NAME | user | stream=PATH | stream-listen=PATH | socket=PATH, mac=ADDRESS,
-  forward=2222:22 (with user: [udp:][ADDRESS/]HOST:GUEST, '+' between several)
+  queues=N (with tap), forward=2222:22 (with user: [udp:][ADDRESS/]HOST:GUEST, '+' between
+  several)
 Keys of --device:
   vhost-user, id=NUMBER|NAME (the virtio device: 26, fs, rng, ...),
   socket=PATH, queues=N, name=TEXT
@@ -41,7 +42,7 @@ pub(super) struct Run {
     /// The VM's name: letters, digits, '-', '_', '.' [default: the file's, or vm]
     #[arg(long)]
     name: Option<String>,
-    /// The kernel: a bzImage, or an ELF file with a PVH note
+    /// The kernel: a bzImage, or an ELF file with a PVH note (firmware, too)
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// The initial RAM disk

@@ -169,6 +169,13 @@ pub struct Net {
         skip_serializing_if = "Option::is_none"
     )]
     pub addr: Option<u8>,
+    /// With `tap`: pairs of queues, each with a thread of the daemon; 1 when absent.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub queues: Option<u16>,
     /// The card's address; derived from the VM's name when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,

@@ -9,6 +9,9 @@ use super::{Behind, Host, Mac};
 /// The user-mode network: no privileges, TCP and UDP of the guest become sockets of the host.
 const PASST: &str = "passt";
 
+/// The most queue pairs that `outboard-net` serves.
+const QUEUES_MAX: u16 = 16;
+
 /// Fills the card's address in.
 pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, String> {
     let cables = [
@@ -29,6 +32,7 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
             "net '{id}': forward is for user-mode networking; write user,forward=2222:22"
         ));
     }
+    check_queues(net, id)?;
     if let Some(path) = &net.socket {
         return Ok(Host::Socket { path: path.clone() });
     }
@@ -53,12 +57,27 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
     let path = |path: &Path| path.display().to_string();
     if let Some(tap) = &net.tap {
         args.extend(["--tap".into(), tap.clone()]);
+        if let Some(queues) = net.queues {
+            args.extend(["--queues".into(), queues.to_string()]);
+        }
     } else if let Some(peer) = &net.stream {
         args.extend(["--stream".into(), path(peer)]);
     } else if let Some(here) = &net.stream_listen {
         args.extend(["--stream-listen".into(), path(here)]);
     }
     Ok(Host::Process { program, args })
+}
+
+fn check_queues(net: &Net, id: &str) -> Result<(), String> {
+    match net.queues {
+        Some(_) if net.tap.is_none() => Err(format!(
+            "net '{id}': queues is for a tap; write tap=NAME,queues=2"
+        )),
+        Some(queues) if !(1..=QUEUES_MAX).contains(&queues) => Err(format!(
+            "net '{id}': queues={queues} is out of range; choose 1 to {QUEUES_MAX}"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// passt with the ports that `forward` names.
@@ -174,6 +193,12 @@ mod tests {
 
     #[test]
     fn contradictions_and_nonsense_are_named() {
+        assert!(host("tap=a,queues=2").is_ok());
+        assert!(host("user,queues=2").unwrap_err().contains("for a tap"));
+        for queues in ["0", "17"] {
+            let text = format!("tap=a,queues={queues}");
+            assert!(host(&text).unwrap_err().contains("1 to 16"), "{text}");
+        }
         for wish in [
             "tap=a,user",
             "mac=52:54:00:00:00:01",

@@ -301,7 +301,8 @@ mod tests {
     fn a_resolved_description_resolves_to_the_same_vm() {
         let mut vm = minimal();
         vm.console = Some("socket".into());
-        vm.nets.push(from_keyvals("tap=tap0,addr=9", None).unwrap());
+        vm.nets
+            .push(from_keyvals("tap=tap0,addr=9,queues=2", None).unwrap());
         vm.nets
             .push(from_keyvals("user,forward=2222:22", None).unwrap());
         vm.nets.push(from_keyvals("stream=/s", None).unwrap());

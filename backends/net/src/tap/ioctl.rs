@@ -43,6 +43,20 @@ pub(super) fn interface(fd: BorrowedFd<'_>) -> io::Result<Interface> {
     })
 }
 
+/// Lets a queue of a multi-queue tap take part, or not; it must be otherwise now.
+pub(super) fn set_attached(fd: BorrowedFd<'_>, attached: bool) -> io::Result<()> {
+    let mut request = empty();
+    let flags = if attached {
+        libc::IFF_ATTACH_QUEUE
+    } else {
+        libc::IFF_DETACH_QUEUE
+    };
+    request.ifr_ifru.ifru_flags = flags as i16;
+    // SAFETY: TUNSETQUEUE reads one `ifreq`, which lives through the call.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETQUEUE, &raw const request) })?;
+    Ok(())
+}
+
 /// Says what the reader of the tap can do without: `TUN_F_*`.
 pub(super) fn set_offload(fd: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes its argument by value.

@@ -27,6 +27,8 @@ pub struct Tap {
     fd: OwnedFd,
     name: String,
     able: u32,
+    /// The interface's first queue of ours, which stays attached.
+    first: bool,
 }
 
 impl Tap {
@@ -46,7 +48,12 @@ impl Tap {
             .unwrap_or(0);
         // Until a driver has said what it can take.
         ioctl::set_offload(fd.as_fd(), 0).map_err(|e| failed("set the offloads of", e))?;
-        Ok(Self { fd, name, able })
+        Ok(Self {
+            fd,
+            name,
+            able,
+            first: true,
+        })
     }
 
     /// The interface's name.
@@ -57,6 +64,17 @@ impl Tap {
     /// The offloads this kernel's taps know: `TUN_F_*`.
     pub fn able(&self) -> u32 {
         self.able
+    }
+
+    /// Whether this is the interface's first queue of ours. The others are gone in the same way
+    /// whether they are detached or the interface is deleted: only this one tells.
+    pub fn is_first(&self) -> bool {
+        self.first
+    }
+
+    /// Lets this queue of several take part, or not; it must be otherwise now.
+    pub fn set_attached(&self, attached: bool) -> io::Result<()> {
+        ioctl::set_attached(self.as_fd(), attached)
     }
 
     /// Sets what the guest does without: `TUN_F_*`.

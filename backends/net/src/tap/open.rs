@@ -52,6 +52,12 @@ pub enum TapError {
     /// Someone else has it.
     #[error("Tap '{0}' is in use by another process: stop that one, or choose another tap")]
     Busy(String),
+    /// It was made without the flag for several.
+    #[error(
+        "Tap '{0}' has one queue only: remove it, then run `sudo ip tuntap add dev {0} mode tap \
+         multi_queue user $USER && sudo ip link set {0} up`, or choose one queue"
+    )]
+    OneQueue(String),
     /// There is none, and we may not make one.
     #[error(
         "Tap '{name}' does not exist, and making one is not permitted: run {}",
@@ -121,6 +127,22 @@ impl Tap {
     /// Opens the tap called `name`. When there is none it is made, where that is permitted; such a
     /// tap vanishes when the daemon ends.
     pub fn open(name: &str) -> Result<Self, TapError> {
+        Self::attach(name, false)
+    }
+
+    /// Opens the tap called `name` with `count` queues, two at least. One that exists must have been
+    /// made for several.
+    pub fn open_queues(name: &str, count: u16) -> Result<Vec<Self>, TapError> {
+        let mut taps = Vec::new();
+        for n in 0..count {
+            let mut tap = Self::attach(name, true)?;
+            tap.first = n == 0;
+            taps.push(tap);
+        }
+        Ok(taps)
+    }
+
+    fn attach(name: &str, several: bool) -> Result<Self, TapError> {
         let fits = (1..=MAX_NAME).contains(&name.len()) && name != "." && name != "..";
         if !fits
             || !name
@@ -140,7 +162,12 @@ impl Tap {
                 source,
             })?;
         // A tap made for several queues takes one only when asked in its own way.
-        let queues = existing.unwrap_or(0) & libc::IFF_MULTI_QUEUE;
+        let made_for = existing.map(|flags| flags & libc::IFF_MULTI_QUEUE);
+        if several && made_for == Some(0) {
+            return Err(TapError::OneQueue(name.to_owned()));
+        }
+        let wanted = if several { libc::IFF_MULTI_QUEUE } else { 0 };
+        let queues = made_for.unwrap_or(wanted);
         ioctl::attach(device.as_fd(), name, MODE | queues)
             .map_err(|source| attach_error(name, existing.is_some(), source))?;
         if existing.is_none() {
