@@ -248,20 +248,21 @@ impl Stream {
     /// The peer is gone, or cut off.
     fn part(&self, state: &mut State, why: &str) {
         static LIMIT: RateLimit = RateLimit::new();
-        let proved = state.peer.take().is_some_and(|peer| peer.proved());
+        let peer = state.peer.take();
         if let Some(unseen) = LIMIT.pass() {
             warn!("The guest's link to '{}' is down: {why}{unseen}", self.name);
         }
         self.link.set(false);
         if let Source::Dial(dial) = &mut state.source {
-            if proved {
+            if peer.as_ref().is_some_and(Peer::proved) {
                 dial.proved();
             }
             if let Err(error) = dial.later() {
                 warn!("No further peer is looked for at '{}': {error}", self.name);
             }
         }
-        // Somebody may be waiting already.
+        // It sees its end after everybody here has; somebody may be waiting already.
+        drop(peer);
         self.seek(state, false);
     }
 
