@@ -83,7 +83,7 @@ fn command_lines_that_cannot_be_meant() {
             &["--disk", "path=disk.img,colour=red"],
             &["unknown field `colour`", "readonly"],
         ),
-        (&["--disk", "readonly"], &["path=FILE", "disk0"]),
+        (&["--disk", "readonly=on"], &["path=FILE", "disk0"]),
         (
             &["--disk", "path=disk.img,addr=32"],
             &["addr=32", "1 to 31"],
