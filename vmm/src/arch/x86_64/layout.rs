@@ -4,9 +4,9 @@
 //! fills before the first instruction, the windows of PCI, and the registers of the chipset.
 //!
 //! ```text
-//! 0x0000_0000  boot structures (GDT, page tables, zero page, start info, command line)
+//! 0x0000_0000  boot structures (GDT, page tables, zero page, command line)
 //! 0x0009_fc00  reserved (where a BIOS keeps its extended data area)
-//! 0x000a_0000  legacy video hole; ACPI tables from 0xe0000
+//! 0x000a_0000  legacy video hole; ACPI tables from 0xe0000, PVH start info from 0xff000
 //! 0x0010_0000  RAM: kernel, initrd at its top; ends at 3 GiB or before
 //! 0xc000_0000  PCI MMIO window below 4 GiB
 //! 0xe000_0000  PCI ECAM, 256 buses
@@ -44,12 +44,6 @@ pub fn ram_ranges(size: u64) -> (Range<u64>, Option<Range<u64>>) {
 pub const BOOT_GDT: u64 = 0x500;
 /// A TSS of zeroes, which TR must point at on entry.
 pub const BOOT_TSS: u64 = 0x580;
-/// PVH: `hvm_start_info`, its module list and its memory map.
-pub const PVH_START_INFO: u64 = 0x6000;
-/// PVH: the list of modules (the initrd).
-pub const PVH_MODULES: u64 = 0x6040;
-/// PVH: the memory map.
-pub const PVH_MEMORY_MAP: u64 = 0x6100;
 /// Linux's `boot_params`, the "zero page" (Documentation/arch/x86/zero-page.rst).
 pub const ZERO_PAGE: u64 = 0x7000;
 /// The top of a small stack for the first instructions of an ELF kernel; grows down from here.
@@ -64,7 +58,14 @@ pub const CMDLINE_MAX: usize = 0x1_0000;
 pub const CONVENTIONAL_END: u64 = 0x9_fc00;
 /// Where the ACPI tables are: in the area that operating systems search for the RSDP
 /// (ACPI 6.5, 5.2.5.1), with the RSDP first.
-pub const ACPI_TABLES: Range<u64> = 0xe_0000..0x10_0000;
+pub const ACPI_TABLES: Range<u64> = 0xe_0000..0xf_f000;
+/// PVH: `hvm_start_info`. Firmware reads it, its module list and its memory map for as long as it
+/// lives, and hands out what the map calls RAM: so these lie in none.
+pub const PVH_START_INFO: u64 = 0xf_f000;
+/// PVH: the list of modules (the initrd).
+pub const PVH_MODULES: u64 = 0xf_f040;
+/// PVH: the memory map.
+pub const PVH_MEMORY_MAP: u64 = 0xf_f100;
 /// Where RAM goes on after the legacy hole, and the least address for a kernel.
 pub const HIGH_MEMORY: u64 = MIB;
 
@@ -169,15 +170,16 @@ mod tests {
         let placed = [
             (BOOT_GDT, 0x80),
             (BOOT_TSS, 0x80),
-            (PVH_START_INFO, 0x40),
-            (PVH_MODULES, 0x40),
-            (PVH_MEMORY_MAP, 0x1000 - 0x100),
             (ZERO_PAGE, 0x1000),
             (0x8000, 0x1000),
             (BOOT_PAGE_TABLES, 0x6000),
             (CMDLINE, CMDLINE_MAX as u64),
             (CONVENTIONAL_END, 0x400),
             (ACPI_TABLES.start, ACPI_TABLES.end - ACPI_TABLES.start),
+            (PVH_START_INFO, 0x40),
+            (PVH_MODULES, 0x40),
+            (PVH_MEMORY_MAP, 0x1000 - 0x100),
+            (HIGH_MEMORY, 1),
         ];
         for pair in placed.windows(2) {
             assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{pair:x?}");

@@ -39,7 +39,7 @@ pub fn memory_map(ram: &GuestMemoryMmap) -> Vec<MapEntry> {
     use MapKind::{Ram, Reserved};
     let reserved = [
         (layout::CONVENTIONAL_END, 0xa_0000),
-        (layout::ACPI_TABLES.start, layout::ACPI_TABLES.end),
+        (layout::ACPI_TABLES.start, layout::HIGH_MEMORY),
         (layout::ECAM.start, layout::ECAM.end),
         (layout::KVM_RESERVED.start, layout::KVM_RESERVED.end),
     ];

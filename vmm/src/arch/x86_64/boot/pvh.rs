@@ -1,4 +1,4 @@
-//! ELF kernels: by Xen's PVH entry (`public/arch-x86/hvm/start_info.h`, and Xen's
+//! ELF kernels and firmware: by Xen's PVH entry (`public/arch-x86/hvm/start_info.h`, and Xen's
 //! `docs/misc/pvh.pandoc` for the CPU state), or, where an image has no PVH note, by its own entry
 //! in long mode with a Linux zero page in RSI.
 

@@ -97,6 +97,65 @@ fn pvh_without_initrd_and_command_line_points_at_neither() {
     assert_eq!(read64(&ram, info + 24), 0);
 }
 
+/// As rust-hypervisor-firmware is linked: one segment at 1 MiB that begins with the file's headers and
+/// ends in memory that the file lacks, with the note inside it, whose value has 64 bits.
+#[test]
+fn a_firmware_is_loaded_with_its_headers_and_told_where_ram_and_acpi_are() {
+    const START: u64 = 0x10_0000;
+    let mut image = elf(Some(0));
+    let mut put = |at: usize, value: u64| image[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    for (at, value) in [
+        (72, 0),
+        (80, START),
+        (88, START),
+        (96, 216),
+        (104, 0x4_8000),
+    ] {
+        put(at, value);
+    }
+    for (at, value) in [
+        (128, 192),
+        (136, START + 192),
+        (144, START + 192),
+        (152, 24),
+    ] {
+        put(at, value);
+    }
+    image.resize(216, 0);
+    image[196..200].copy_from_slice(&8u32.to_le_bytes());
+    image[208..216].copy_from_slice(&(START + 0x2_0000).to_le_bytes());
+
+    let ram = ram();
+    let entry = boot(&ram, &image, None, "").unwrap();
+    assert_eq!(
+        (entry.mode, entry.rip),
+        (EntryMode::Protected, START + 0x2_0000)
+    );
+    assert_eq!(read64(&ram, START) as u32, u32::from_le_bytes(*b"\x7fELF"));
+    let info = entry.rbx;
+    assert_eq!(
+        (read64(&ram, info + 24), read64(&ram, info + 32)),
+        (0, 0xe_0000)
+    );
+    // What it keeps reading lies in nothing that it may use.
+    let map = read64(&ram, info + 40);
+    let entries = (map..).step_by(24).take(read64(&ram, info + 48) as usize);
+    let mut usable = 0;
+    for entry in entries {
+        let (start, size) = (read64(&ram, entry), read64(&ram, entry + 8));
+        if read64(&ram, entry + 16) == 1 {
+            usable += size;
+            for kept in [info, map, entry, 0xe_0000] {
+                assert!(
+                    !(start..start + size).contains(&kept),
+                    "{kept:#x} is in RAM"
+                );
+            }
+        }
+    }
+    assert_eq!(usable, 0x9_fc00 + 7 * MIB as u64);
+}
+
 #[test]
 fn memory_beyond_the_file_is_zeroed_also_at_a_reboot() {
     let ram = ram();
