@@ -21,7 +21,9 @@ Keys of --net:
   several)
 Keys of --device:
   vhost-user, id=NUMBER|NAME (the virtio device: 26, fs, rng, ...),
-  socket=PATH, queues=N, name=TEXT
+  socket=PATH (a daemon listens there) | spawn=COMMAND (starts the daemon, and ends it with the
+  VM; '{fd}' in it is the number of an inherited listening socket, '{socket}' the path where the
+  daemon is to listen; a comma is written twice), queues=N, name=TEXT
 Keys of all three:
   addr=SLOT (1 to 31), on-exit=degrade|stop; of disk and net: id=NAME
 
@@ -30,6 +32,8 @@ Examples:
   outboard run --kernel vmlinux --disk path=root.img,serial=root --console
   outboard run --kernel vmlinuz --disk path=root.img --net user,forward=2222:22
   outboard run --kernel vmlinuz --device vhost-user,id=fs,socket=/tmp/fs.sock
+  outboard run --kernel vmlinuz \\
+    --device \"vhost-user,id=fs,spawn=virtiofsd --fd={fd} --shared-dir=/srv\"
   outboard run vm.toml --cpus 4 --dry-run";
 
 /// Flags say the same as the keys of the file; a flag given beside a file wins over its key, and

@@ -184,7 +184,7 @@ pub struct Net {
     pub on_exit: OnExit,
 }
 
-/// `--device vhost-user,id=ID,socket=PATH,queues=N`.
+/// `--device vhost-user,id=ID,socket=PATH,queues=N`, or `spawn=COMMAND` for the socket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RawDevice {
@@ -193,7 +193,13 @@ pub struct RawDevice {
     /// The virtio device id, as a number or by name: `26` or `fs`. vhost-user does not tell it.
     pub id: VirtioId,
     /// Where the daemon listens.
-    pub socket: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// Instead of `socket`: the daemon's command line, split into words as a shell does. `{fd}` in
+    /// it is the number of a listening socket that the daemon inherits, `{socket}` the path where
+    /// it is to listen. Relative paths in it start where outboard was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spawn: Option<String>,
     /// What messages call the device; `fs0`, `fs1`, ... when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -268,9 +274,10 @@ impl Description {
             let streams = net.stream.iter_mut().chain(net.stream_listen.iter_mut());
             streams.chain(net.socket.iter_mut())
         });
+        let devices = self.devices.iter_mut();
         boot.chain(disks)
             .chain(nets)
-            .chain(self.devices.iter_mut().map(|device| &mut device.socket))
+            .chain(devices.flat_map(|device| device.socket.iter_mut()))
     }
 }
 

@@ -42,6 +42,15 @@ pub enum Host {
         /// What stands behind it.
         behind: Behind,
     },
+    /// The VMM spawns somebody's daemon, which takes the connection at a socket of its own.
+    Foreign {
+        /// The program, looked for as ours are.
+        program: String,
+        /// Its arguments; `{fd}` in them stands for the number of an inherited socket.
+        args: Vec<String>,
+        /// Where it is to listen; `None` for one that inherits a socket.
+        socket: Option<PathBuf>,
+    },
     /// Somebody's daemon listens at this path.
     Socket {
         /// The path of the Unix socket.

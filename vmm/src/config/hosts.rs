@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::description::{Disk, RawDevice};
+use super::foreign::foreign_host;
 use super::{Host, Port};
 
 /// virtio-blk's `GET_ID` answers 20 bytes (virtio 1.2, section 5.2.6).
@@ -59,16 +60,22 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
     })
 }
 
-pub(super) fn raw_host(raw: &RawDevice, id: &str) -> Result<Host, String> {
+pub(super) fn raw_host(raw: &RawDevice, id: &str, runtime_dir: &Path) -> Result<Host, String> {
     if raw.kind != "vhost-user" {
         return Err(format!(
             "device '{id}': '{}' is no kind of device; write vhost-user",
             raw.kind
         ));
     }
-    Ok(Host::Socket {
-        path: raw.socket.clone(),
-    })
+    match (&raw.socket, &raw.spawn) {
+        (Some(path), None) => Ok(Host::Socket { path: path.clone() }),
+        (None, Some(command)) => foreign_host(command, id, runtime_dir)
+            .map_err(|why| format!("device '{id}': spawn: {why}")),
+        _ => Err(format!(
+            "device '{id}': give socket=PATH, where a daemon listens, or spawn=COMMAND, which \
+             starts one, and not both"
+        )),
+    }
 }
 
 /// The virtio console's daemon, told where its own end is and where Ctrl-A c leads.

@@ -5,6 +5,7 @@
 
 mod description;
 mod devices;
+mod foreign;
 mod hosts;
 mod keyvals;
 mod mac;
@@ -17,6 +18,7 @@ mod virtio_id;
 
 pub use description::{Cpus, Description, Disk, Net, Ram, RawDevice};
 pub use devices::{Behind, DeviceConfig, Host, OnExit};
+pub(crate) use foreign::FD;
 pub(crate) use hosts::console_args;
 pub use keyvals::from_keyvals;
 pub use mac::Mac;

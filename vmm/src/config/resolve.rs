@@ -146,7 +146,7 @@ impl Description {
         }
         for raw in &mut self.devices {
             let id = raw.name.clone().unwrap_or_default();
-            let host = raw_host(raw, &id)?;
+            let host = raw_host(raw, &id, runtime_dir)?;
             let slot = raw.addr.map_or_else(|| slots.any(&id, Kind::Other), Ok)?;
             raw.addr = Some(slot);
             let (queues, on_exit) = (raw.queues, raw.on_exit);
@@ -310,6 +310,8 @@ mod tests {
             .push(from_keyvals("path=a.img,serial=abc,readonly", None).unwrap());
         vm.devices
             .push(from_keyvals("vhost-user,id=fs,socket=/s", Some("kind")).unwrap());
+        let spawn = "vhost-user,id=26,spawn=qsd 'a b,,c' --fd={fd},queues=1";
+        vm.devices.push(from_keyvals(spawn, Some("kind")).unwrap());
         let first = vm.resolve().unwrap();
         let mut again: Description = toml::from_str(&toml::to_string(&vm).unwrap()).unwrap();
         assert_eq!(first.devices, again.resolve().unwrap().devices);

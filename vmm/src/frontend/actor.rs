@@ -18,9 +18,6 @@ use crate::config::{Behind, Host, OnExit};
 use crate::supervisor::{Process, Supervisor};
 use crate::transport::Identity;
 
-/// Pauses between attempts to reach a socket: the first, and the longest.
-const RETRY_FIRST: Duration = Duration::from_millis(10);
-const RETRY_LONGEST: Duration = Duration::from_millis(500);
 /// A daemon whose stream has ended is about to exit; its last words are worth this wait.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What stands behind a daemon is looked at for so long: it finds a port in use, say, at once.
@@ -63,7 +60,12 @@ impl Actor {
                 args,
                 behind,
             } => self.spawn_backed(&program, &args, &behind)?,
-            Host::Socket { path } => self.connect_to(&path)?,
+            Host::Foreign {
+                program,
+                args,
+                socket,
+            } => self.spawn_foreign(&program, &args, socket.as_deref())?,
+            Host::Socket { path } => self.connect_to(&path, None)?,
         };
         let id = self.id();
         if offer.features & class::VERSION_1 == 0 {
@@ -140,12 +142,19 @@ impl Actor {
     ) -> Result<Offer, ConnectError> {
         let (id, terminal) = (self.id(), self.spec.terminal);
         let spawned = host::spawn(&self.supervisor, &id, program, args, wire, terminal);
-        let (stream, process) = spawned.map_err(|source| ConnectError::Spawn {
-            id: id.clone(),
-            source,
-        })?;
+        let (stream, process) = spawned.map_err(|source| ConnectError::Spawn { id, source })?;
+        self.meet(stream, program, &process)
+    }
+
+    /// The handshake with a daemon to which there is but this stream.
+    pub(super) fn meet(
+        &mut self,
+        stream: std::os::unix::net::UnixStream,
+        program: &str,
+        process: &Process,
+    ) -> Result<Offer, ConnectError> {
         self.process = Some(process.clone());
-        let seconds = self.spec.deadlines.start.as_secs();
+        let (id, seconds) = (self.id(), self.spec.deadlines.start.as_secs());
         match self.handshake(stream, self.spec.deadlines.start) {
             Ok(offer) => Ok(offer),
             Err(_) if self.inbox.is_closing() => Err(ConnectError::Cancelled { id }),
@@ -173,43 +182,7 @@ impl Actor {
         }
     }
 
-    /// Tries the connect and the handshake until the deadline: a connect can succeed against a
-    /// listener that is about to go.
-    fn connect_to(&mut self, path: &std::path::Path) -> Result<Offer, ConnectError> {
-        let (begin, time) = (Instant::now(), self.spec.deadlines.start);
-        let mut pause = RETRY_FIRST;
-        loop {
-            let left = time.saturating_sub(begin.elapsed());
-            let attempt: Result<Offer, Box<dyn std::error::Error + Send + Sync>> =
-                match host::connect_to(path) {
-                    Ok(stream) => self.handshake(stream, left).map_err(Into::into),
-                    Err(error) => Err(error.into()),
-                };
-            let source = match attempt {
-                Ok(offer) => return Ok(offer),
-                Err(source) => source,
-            };
-            tracing::debug!(device = self.spec.config.id, error = %source, "Not connected yet");
-            let (expired, id) = (self.watch.expired(), self.id());
-            self.watch.cut();
-            if self.inbox.pause(pause.min(left)) {
-                return Err(ConnectError::Cancelled { id });
-            }
-            if expired || begin.elapsed() >= time {
-                let seconds = time.as_secs();
-                let path = path.to_owned();
-                return Err(ConnectError::Socket {
-                    id,
-                    path,
-                    seconds,
-                    source,
-                });
-            }
-            pause = pause.saturating_mul(2).min(RETRY_LONGEST);
-        }
-    }
-
-    fn handshake(
+    pub(super) fn handshake(
         &mut self,
         stream: std::os::unix::net::UnixStream,
         time: Duration,
@@ -375,7 +348,7 @@ impl Actor {
         }
     }
 
-    fn id(&self) -> String {
+    pub(super) fn id(&self) -> String {
         self.spec.config.id.clone()
     }
 }

@@ -99,6 +99,26 @@ pub enum ConnectError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The daemon that was started does not answer at the socket it was told of.
+    #[error(
+        "Device '{id}': {program} was started, but does not answer at {} within {seconds} s{}",
+        path.display(), quoted(words)
+    )]
+    NotListening {
+        /// The device.
+        id: String,
+        /// The daemon.
+        program: String,
+        /// The socket.
+        path: PathBuf,
+        /// How long was tried.
+        seconds: u64,
+        /// The last lines that it wrote.
+        words: String,
+        /// The last attempt's end.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The backend did not get through the handshake.
     #[error(
         "Device '{id}': the handshake with its backend failed{}",

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use crate::config::Behind;
+use crate::config::{Behind, FD};
 use crate::supervisor::{Command, Error, Process, Supervisor, locate};
 
 /// Spawns a daemon of ours with one end of a stream; the other is ours. `wire`: what stands behind
@@ -61,6 +61,42 @@ pub(super) fn spawn_behind(
         end: near,
     };
     Ok((wire, supervisor.spawn(command)?))
+}
+
+/// Spawns somebody's daemon with a listening socket for each `{fd}` in `args`, and connects to it.
+/// The socket's path is gone at once, so this is the only connection there will be: it waits in the
+/// socket's queue until the daemon takes it, and ends with the daemon.
+pub(super) fn spawn_listening(
+    supervisor: &Supervisor,
+    id: &str,
+    program: &str,
+    args: &[String],
+) -> Result<(UnixStream, Process), Error> {
+    let program = locate(program)?;
+    let (stream, listener) = meeting_point().map_err(Error::Supervisor)?;
+    let command = Command::new(id, program)
+        .args(args)
+        .fd_in_place_of(FD, listener);
+    Ok((stream, supervisor.spawn(command)?))
+}
+
+/// A listening socket without a path, and a connection in its queue.
+fn meeting_point() -> io::Result<(UnixStream, UnixListener)> {
+    // For its owner only, as an abstract address would not be.
+    let folder = tempfile::Builder::new().prefix("outboard-").tempdir()?;
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path)?;
+    Ok((UnixStream::connect(&path)?, listener))
+}
+
+/// Spawns somebody's daemon whose `args` say where it is to listen.
+pub(super) fn spawn_at(
+    supervisor: &Supervisor,
+    id: &str,
+    program: &str,
+    args: &[String],
+) -> Result<Process, Error> {
+    supervisor.spawn(Command::new(id, locate(program)?).args(args))
 }
 
 /// Connects to where somebody's daemon listens, without waiting: a listener whose queue is full is

@@ -18,6 +18,7 @@
 //! | `link` | one connection: handshake, config |
 //! | `rings` | starting and stopping rings over a link |
 //! | `raw` | the messages that the `vhost` crate cannot send |
+//! | `foreign` | reaching somebody else's daemon, started by us or not |
 //! | `watch` | deadlines, and the watcher |
 //! | `requests` | the channel on which the backend asks |
 //! | `class` | what vhost-user does not tell about a device |
@@ -30,6 +31,7 @@ mod actor;
 mod class;
 mod device;
 mod error;
+mod foreign;
 mod host;
 mod inbox;
 mod link;

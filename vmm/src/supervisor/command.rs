@@ -59,6 +59,21 @@ impl Command {
         self
     }
 
+    /// Lets the child inherit `fd`, and writes its number for every `place` in the arguments so far.
+    #[must_use]
+    pub fn fd_in_place_of(mut self, place: &str, fd: impl Into<OwnedFd>) -> Self {
+        let fd = fd.into();
+        let number = fd.as_raw_fd().to_string();
+        for arg in &mut self.args {
+            // What is no text has no place for it.
+            if let Some(text) = arg.to_str().filter(|text| text.contains(place)) {
+                *arg = text.replace(place, &number).into();
+            }
+        }
+        self.inherited.push(fd);
+        self
+    }
+
     /// The child owns the terminal: it gets the VMM's standard input and output and stays in its
     /// process group. Any other child has /dev/null to read and a group of its own, so that
     /// Ctrl-C at the terminal does not reach it.
@@ -104,5 +119,19 @@ mod tests {
             format!("/bin/daemon --fd {x} --other={y}")
         );
         assert_eq!(command.inherited_numbers(), [x, y]);
+    }
+
+    #[test]
+    fn a_number_stands_where_its_place_was() {
+        let (fd, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        let number = fd.as_raw_fd();
+        let command = Command::new("fs0", "/bin/d")
+            .args(["a,fd={fd},b", "{fd}", "c"])
+            .fd_in_place_of("{fd}", fd);
+        assert_eq!(
+            command.to_string(),
+            format!("/bin/d a,fd={number},b {number} c")
+        );
+        assert_eq!(command.inherited_numbers(), [number]);
     }
 }

@@ -1,0 +1,105 @@
+//! Somebody's daemon that the VMM starts: its command line, and where it takes the connection.
+
+use std::path::Path;
+
+use super::Host;
+
+/// Stands for the number of an inherited socket that listens.
+pub(crate) const FD: &str = "{fd}";
+/// Stands for the path where the daemon is to listen.
+const SOCKET: &str = "{socket}";
+/// `sun_path` holds 108 bytes, the last of them zero (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Splits `command` as a shell does, and fills the socket's path in.
+pub(super) fn foreign_host(command: &str, id: &str, runtime_dir: &Path) -> Result<Host, String> {
+    let words = shlex::split(command)
+        .ok_or_else(|| format!("'{command}' ends within a quotation; close it"))?;
+    let has = |place: &str| words.iter().any(|word| word.contains(place));
+    let socket = match (has(FD), has(SOCKET)) {
+        (true, false) => None,
+        (false, true) => Some(runtime_dir.join(format!("{id}.sock"))),
+        _ => {
+            return Err(format!(
+                "'{command}' needs one of {FD} and {SOCKET}, so that the daemon knows where to \
+                 listen: {FD} is the number of a listening socket that it inherits, {SOCKET} a path"
+            ));
+        }
+    };
+    let path = socket.as_deref().map(|path| path.display().to_string());
+    if let Some(path) = path.as_ref().filter(|path| path.len() > SOCKET_PATH_MAX) {
+        return Err(format!(
+            "the path {path} is longer than the {SOCKET_PATH_MAX} bytes that a socket's may have; \
+             choose a shorter name for the VM or the device"
+        ));
+    }
+    let filled = |word: &String| match &path {
+        Some(path) => word.replace(SOCKET, path),
+        None => word.clone(),
+    };
+    let Some((program, args)) = words.split_first().filter(|(first, _)| !first.is_empty()) else {
+        return Err(format!("'{command}' names no program"));
+    };
+    Ok(Host::Foreign {
+        program: program.clone(),
+        args: args.iter().map(filled).collect(),
+        socket,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::from_keyvals;
+    use super::super::hosts::raw_host;
+    use super::*;
+
+    fn host(keys: &str) -> Result<Host, String> {
+        let text = format!("vhost-user,id=fs,{keys}");
+        let raw = from_keyvals(&text, Some("kind")).unwrap();
+        raw_host(&raw, "fs0", Path::new("/run/o/vm"))
+    }
+
+    #[test]
+    fn a_command_line_is_split_as_by_a_shell() {
+        let asked = r#"spawn=virtiofsd --fd={fd} --shared-dir='/my files' "a,,b" c\ d"#;
+        let args = ["--fd={fd}", "--shared-dir=/my files", "a,b", "c d"];
+        assert_eq!(
+            host(asked),
+            Ok(Host::Foreign {
+                program: "virtiofsd".into(),
+                args: args.map(String::from).to_vec(),
+                socket: None,
+            })
+        );
+    }
+
+    #[test]
+    fn a_socket_has_its_place_in_the_folder_of_the_vm() {
+        let Ok(Host::Foreign { args, socket, .. }) = host("spawn=qsd addr.path={socket},,x=y")
+        else {
+            panic!("not foreign");
+        };
+        assert_eq!(args, ["addr.path=/run/o/vm/fs0.sock,x=y"]);
+        assert_eq!(socket.as_deref(), Some(Path::new("/run/o/vm/fs0.sock")));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_named() {
+        for (asked, part) in [
+            ("queues=1", "socket=PATH"),
+            ("socket=/s,spawn=d {fd}", "not both"),
+            ("spawn=virtiofsd", "{fd} and {socket}"),
+            ("spawn=d {fd} {socket}", "needs one of"),
+            ("spawn=d '{fd}", "close it"),
+            ("spawn='' {fd}", "no program"),
+            ("spawn=", "needs one of"),
+        ] {
+            let why = host(asked).unwrap_err();
+            assert!(why.contains(part) && why.contains("fs0"), "{asked}: {why}");
+        }
+        let raw = from_keyvals("vhost-user,id=fs,spawn=d {socket}", Some("kind")).unwrap();
+        let long = format!("/{}", "x".repeat(100));
+        let why = raw_host(&raw, "fs0", Path::new(&long)).unwrap_err();
+        assert!(why.contains("shorter name"), "{why}");
+    }
+}
