@@ -1,12 +1,13 @@
 //! The virtio console (virtio 1.2, section 5.3): one port, no control queue.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use outboard_device::device::LocalFuture;
 use outboard_device::queue::RequestStream;
-use outboard_device::{AsyncDevice, Device, DeviceError, DeviceEvents, Worker};
-use tokio::io::AsyncWriteExt;
+use outboard_device::{AsyncDevice, Device, DeviceError, DeviceEvents, Reader, Worker};
 use tokio::net::UnixStream;
 
 use crate::size::Size;
@@ -19,6 +20,8 @@ const F_SIZE: u64 = 1 << 0;
 const CONFIG_LEN: usize = 12;
 /// Section 5.3.2: receiveq is queue 0, transmitq queue 1; each is a group of its own.
 const RECEIVE: usize = 0;
+/// How long the rest of a request, printed in part, may hold up a stop of its queue.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// One copy through this process's memory, as large as a guest's usual buffer.
 const CHUNK: usize = 4096;
 
@@ -151,7 +154,7 @@ impl AsyncDevice for Input {
                             return Ok(());
                         }
                         Ok(got) => break got,
-                        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                        Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                         Err(e) => return Err(DeviceError::io("read input", e)),
                     }
                 };
@@ -169,29 +172,66 @@ struct Output(StdStream);
 impl AsyncDevice for Output {
     fn run(&mut self, mut queues: Vec<RequestStream>) -> LocalFuture<'_, Result<(), DeviceError>> {
         Box::pin(async move {
-            let mut stream = join(&self.0)?;
+            let stream = join(&self.0)?;
             let Some(queue) = queues.first_mut() else {
                 return Ok(());
             };
-            let mut bytes = [0; CHUNK];
             while let Some(request) = queue.next().await? {
-                let mut reader = request.reader();
-                while !reader.is_empty() {
-                    let got = reader.read(&mut bytes);
-                    let printed = stream.write_all(bytes.get(..got).unwrap_or_default());
-                    tokio::select! {
-                        // First what can be printed; then, if people are stuck, the stop: what
-                        // they could not take is lost.
-                        biased;
-                        done = printed => if done.is_err() { break },
-                        () = queue.stopped() => break,
+                match print(&stream, request.reader(), queue).await {
+                    Printed::Nothing => {
+                        request.give_back();
+                        return Ok(());
                     }
+                    Printed::Done => request.complete(0)?,
                 }
-                request.complete(0)?;
             }
             Ok(())
         })
     }
+}
+
+/// What became of a request's bytes.
+enum Printed {
+    /// The stream has them, or is gone.
+    Done,
+    /// The queue stops and none of them is printed: whoever serves it next prints them.
+    Nothing,
+}
+
+/// Writes a request's bytes to the stream. When the queue is to stop while people are stuck, the
+/// rest of a request that is printed in part has a moment more, and is lost after it.
+async fn print(stream: &UnixStream, mut reader: Reader<'_>, queue: &RequestStream) -> Printed {
+    let mut bytes = [0; CHUNK];
+    let mut begun = false;
+    while !reader.is_empty() {
+        let got = reader.read(&mut bytes);
+        let mut rest = bytes.get(..got).unwrap_or_default();
+        while !rest.is_empty() {
+            match stream.try_write(rest) {
+                Ok(taken) => {
+                    begun |= taken > 0;
+                    rest = rest.get(taken..).unwrap_or_default();
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return Printed::Done,
+            }
+            let writable = async { stream.writable().await.is_ok() };
+            tokio::select! {
+                biased;
+                () = queue.stopped(), if !begun => return Printed::Nothing,
+                is = writable => if !is { return Printed::Done },
+                () = moment_after_stop(queue) => return Printed::Done,
+            }
+        }
+    }
+    Printed::Done
+}
+
+/// Ends [`LAST_WORDS`] after the queue is told to stop.
+async fn moment_after_stop(queue: &RequestStream) {
+    queue.stopped().await;
+    tokio::time::sleep(LAST_WORDS).await;
 }
 
 #[cfg(test)]
