@@ -32,6 +32,8 @@ impl Tap {
 
     fn made(name: &str, flags: &[&str]) -> Option<Self> {
         let ip = |args: &[&str]| Command::new("ip").args(args).output();
+        // What a run that was killed has left.
+        let _ = ip(&["link", "del", name]);
         match ip(&[&["tuntap", "add", "dev", name, "mode", "tap"], flags].concat()) {
             Ok(output) if output.status.success() => {}
             Ok(output) => {
