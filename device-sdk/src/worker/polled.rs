@@ -71,7 +71,9 @@ fn attend(
 }
 
 /// Carries out the session's commands. True: stop.
-fn heed(seat: &mut Seat, waiter: &Waiter, ready: &mut Ready) -> bool {
+fn heed(seat: &mut Seat, waiter: &mut Waiter, ready: &mut Ready) -> bool {
+    // Before the commands: one that comes after this rings again.
+    waiter.rang = false;
     loop {
         let (change, ack) = match seat.commands.try_recv() {
             Ok(Command::Change(change, ack)) => (change, ack),
@@ -125,7 +127,7 @@ fn poll(
         rounds = rounds.wrapping_add(1);
         if waiter.events && rounds.is_multiple_of(ROUNDS_PER_HARVEST) {
             waiter.harvest(EpollTimeout::ZERO, ready);
-            if !ready.is_empty() {
+            if !ready.is_empty() || waiter.rang {
                 return Ok(true);
             }
         }
@@ -142,7 +144,8 @@ fn sleep(seat: &mut Seat, waiter: &mut Waiter, spin: &mut Spin, ready: &mut Read
             ready.set_queue(slot);
         }
     }
-    if ready.is_empty() {
+    // The bell's edge may have been seen while polling; it does not come twice.
+    if ready.is_empty() && !waiter.rang {
         let start = Instant::now();
         waiter.harvest(EpollTimeout::NONE, ready);
         if !ready.is_empty() {
@@ -181,6 +184,8 @@ struct Waiter {
     buffer: Vec<EpollEvent>,
     /// The worker has descriptors of its own.
     events: bool,
+    /// The session has rung since its commands were last looked at.
+    rang: bool,
 }
 
 impl Waiter {
@@ -192,6 +197,7 @@ impl Waiter {
             epoll,
             buffer: vec![EpollEvent::empty(); 16],
             events: false,
+            rang: false,
         })
     }
 
@@ -223,7 +229,7 @@ impl Waiter {
         let count = self.epoll.wait(&mut self.buffer, timeout).unwrap_or(0);
         for event in self.buffer.iter().take(count) {
             match event.data() {
-                BELL => {}
+                BELL => self.rang = true,
                 data if data >= EVENTS => ready.set_event((data ^ EVENTS) as usize),
                 slot => ready.set_queue(slot as usize),
             }
