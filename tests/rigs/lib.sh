@@ -24,6 +24,9 @@ package_of() {
     qemu-system-x86_64) echo qemu-system-x86 ;;
     cc | ld) echo build-essential ;;
     ps) echo procps ;;
+    iasl) echo acpica-tools ;;
+    qemu-storage-daemon) echo qemu-system-common ;;
+    setpriv | unshare) echo util-linux ;;
     *) echo "$1" ;;
     esac
 }
