@@ -63,12 +63,9 @@ pub fn command(cmdline: &str) -> Command {
         daemon(package);
     }
     let mut command = Command::new(daemon("outboard"));
-    command.arg("run").arg("--kernel").arg(payload()).args([
-        "--memory",
-        "64M",
-        "--cmdline",
-        cmdline,
-    ]);
+    command.arg("run").arg("--kernel").arg(payload());
+    command.args(["--memory", "64M", "--log-dir", "off"]);
+    command.args(["--cmdline", cmdline]);
     command
 }
 

@@ -31,11 +31,13 @@ impl Home {
         self.0.path()
     }
 
-    /// Makes `command` run in it: relative paths lead here, and so do sockets that nobody named.
+    /// Makes `command` run in it: relative paths lead here, and so do sockets that nobody named, and
+    /// logs.
     pub fn adopt(&self, command: &mut Command) {
         command
             .current_dir(self.path())
-            .env("XDG_RUNTIME_DIR", self.path().join("run"));
+            .env("XDG_RUNTIME_DIR", self.path().join("run"))
+            .env("XDG_STATE_HOME", self.path().join("state"));
     }
 
     /// Processes that were started here, whoever their parent is by now: ids and names.

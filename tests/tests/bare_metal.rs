@@ -48,7 +48,8 @@ fn elf_with_neither_initrd_nor_command_line() {
         let mut bare = command("");
         bare = {
             let mut plain = Command::new(bare.get_program());
-            plain.arg("run").arg("--kernel").arg(payload());
+            plain.args(["run", "--log-dir", "off", "--kernel"]);
+            plain.arg(payload());
             plain
         };
         let ended = Guest::start(bare).end();

@@ -48,7 +48,7 @@ fn kernel(code: &[u8]) -> NamedTempFile {
 
 fn outboard(kernel: &Path, more: &[&str]) -> Child {
     Command::new(daemon("outboard"))
-        .args(["run", "--serial", "off", "--kernel"])
+        .args(["run", "--serial", "off", "--log-dir", "off", "--kernel"])
         .arg(kernel)
         .args(more)
         .stdin(Stdio::null())

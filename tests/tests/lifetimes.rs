@@ -68,6 +68,7 @@ impl Vm {
             .args([&format!("--console=file={}", path("console"))])
             .args(["--disk", &format!("path={}{disk_keys}", path(image))])
             .env("XDG_RUNTIME_DIR", dir.path().join("run"))
+            .env("XDG_STATE_HOME", dir.path().join("state"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(dir.path().join("stderr")).unwrap())

@@ -31,7 +31,8 @@ fn can_run() -> bool {
 fn outboard(kernel: &Path, net: &str) -> Command {
     let mut command = Command::new(daemon("outboard"));
     command
-        .args(["run", "--serial", "off", "--net", net, "--kernel"])
+        .args(["run", "--serial", "off", "--log-dir", "off"])
+        .args(["--net", net, "--kernel"])
         .arg(kernel)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -6,7 +6,7 @@
 //! [`config`] describes a VM; [`vm`] assembles one and runs it. In the order in which a guest meets
 //! them: [`arch`] and [`image`] put a kernel into [`memory`], [`kvm`] runs it, its accesses go by
 //! the [`bus`] to the [`chipset`] and to [`pci`], virtio devices appear there by [`transport`], and
-//! [`frontend`] and [`supervisor`] join them to their backends.
+//! [`frontend`] and [`supervisor`] join them to their backends. [`logs`] keeps what they say.
 
 pub mod arch;
 pub mod bus;
@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod frontend;
 pub mod image;
 pub mod kvm;
+pub mod logs;
 pub mod memory;
 pub mod pci;
 pub mod stderr;

@@ -33,7 +33,8 @@ use std::sync::mpsc::Receiver;
 pub use end::End;
 pub use error::VmError;
 
-use crate::config::VmConfig;
+use crate::config::{LogConfig, VmConfig};
+use crate::logs::{self, Logs};
 use events::{Event, Events};
 use machine::Machine;
 use runtime_dir::RuntimeDir;
@@ -54,7 +55,7 @@ pub enum State {
 }
 
 /// Runs the VM to its end, on this thread. All its processes, threads and files are gone when this
-/// returns, within 10 seconds of the end even if a daemon hangs.
+/// returns, within 10 seconds of the end even if a daemon hangs; its [logs](crate::logs) stay.
 ///
 /// SIGINT, SIGTERM, SIGHUP and SIGPWR are the VM's meanwhile. Call it once in a process, before other
 /// threads start: those would take the signals.
@@ -67,7 +68,8 @@ pub fn run(config: &VmConfig) -> Result<End, VmError> {
     let signals = Signals::catch(&events)?;
     let terminal = Terminal::remember();
     let _folder = RuntimeDir::make(config)?;
-    let machine = match Machine::assemble(config, &events, &terminal, &|| signals.came()) {
+    let logs = open_logs(config)?;
+    let machine = match Machine::assemble(config, &events, &terminal, &logs, &|| signals.came()) {
         Ok(machine) => machine,
         Err(error) => {
             let signal = inbox.try_iter().find_map(|event| match event {
@@ -88,6 +90,36 @@ pub fn run(config: &VmConfig) -> Result<End, VmError> {
     vm.state = State::Stopped;
     vm.machine.take_apart();
     end
+}
+
+/// A folder of their own choice that cannot be had is an error to people, the usual one is not.
+fn open_logs(config: &VmConfig) -> Result<Logs, VmError> {
+    let Some(LogConfig { folder, asked }) = &config.logs else {
+        return Ok(Logs::default());
+    };
+    match Logs::open(folder) {
+        Ok(logs) => {
+            logs::note(&format!(
+                "-- VM '{}' begins, outboard {}, process {}",
+                config.name,
+                env!("CARGO_PKG_VERSION"),
+                std::process::id()
+            ));
+            Ok(logs)
+        }
+        Err(source) if *asked => Err(VmError::Logs {
+            path: folder.clone(),
+            source,
+        }),
+        Err(error) => {
+            tracing::warn!(
+                "No logs are kept, for {} cannot be used ({error}); choose a folder with --log-dir \
+                 DIR, or --log-dir off",
+                folder.display()
+            );
+            Ok(Logs::default())
+        }
+    }
 }
 
 /// A VM and the one thread that decides over it.

@@ -7,8 +7,8 @@ mod run;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use outboard::stderr::Stderr;
-use tracing_subscriber::EnvFilter;
+use outboard::logs;
+use tracing::level_filters::LevelFilter;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,9 +32,9 @@ Exit codes:
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Cli {
-    /// How much to say on standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Warn)]
-    log_level: LogLevel,
+    /// How much to say on standard error, the daemons too [default: `RUST_LOG`, or warn]
+    #[arg(long, global = true, value_enum)]
+    log_level: Option<LogLevel>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -62,7 +62,7 @@ enum LogLevel {
 /// Parses the command line and does what it says.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.log_level);
+    logs::start(cli.log_level.map(LogLevel::filter));
     match cli.verb {
         Verb::Run(run) => run.execute(),
         Verb::Doctor(doctor) => doctor.execute(),
@@ -70,27 +70,27 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// `RUST_LOG`, when set, decides instead of the flag.
-fn start_logging(level: LogLevel) {
-    let word = level
-        .to_possible_value()
-        .map_or_else(String::new, |value| value.get_name().to_owned());
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(word));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(Stderr::default)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
+impl LogLevel {
+    fn filter(self) -> LevelFilter {
+        match self {
+            Self::Off => LevelFilter::OFF,
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+            Self::Trace => LevelFilter::TRACE,
+        }
+    }
 }
 
-/// Prints an error and its causes, each once.
+/// Prints an error and its causes, each once, and keeps it.
 fn complain(error: &dyn std::error::Error) {
-    eprint!("outboard: {error}");
+    let mut text = format!("outboard: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprint!(": {error}");
+        text = format!("{text}: {error}");
         cause = error.source();
     }
-    eprintln!();
+    eprintln!("{text}");
+    logs::note(&text);
 }

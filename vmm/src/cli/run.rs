@@ -7,7 +7,7 @@ use clap::Args;
 use outboard::config::{
     Cpus, Description, Disk, Net, OnOff, Ram, RawDevice, VmConfig, from_keyvals,
 };
-use outboard::vm;
+use outboard::{logs, vm};
 
 /// Exit code of a command line that cannot be meant, as clap's own.
 const USAGE: u8 = 2;
@@ -79,6 +79,10 @@ pub(super) struct Run {
     /// Add a virtio console, and where it goes: as --serial [default when bare: socket]
     #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "socket")]
     console: Option<String>,
+    /// Where the VM's logs are kept, in DIR/NAME, or off [default: /var/log/outboard for root,
+    /// ~/.local/state/outboard for others]
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
     /// End when the guest reboots
     #[arg(long)]
     no_reboot: bool,
@@ -108,7 +112,9 @@ impl Run {
             Ok(end) => {
                 if let Some(message) = end.message() {
                     eprintln!("outboard: {message}");
+                    logs::note(&message);
                 }
+                logs::note(&format!("-- the VM ended: {end:?}"));
                 end.exit_code()
             }
             Err(error) => {
@@ -136,6 +142,7 @@ impl Run {
         replace(&mut vm.memory, self.memory);
         replace(&mut vm.serial, self.serial);
         replace(&mut vm.console, self.console);
+        replace(&mut vm.log_dir, self.log_dir);
         if self.cpus.is_some() || self.cpu.is_some() {
             let cpus = vm.cpus.get_or_insert_with(Cpus::default);
             replace(&mut cpus.count, self.cpus);

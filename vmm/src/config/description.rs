@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::logs::is_off;
 use super::values::{OnOff, Size, number};
 use super::{OnExit, Port, VirtioId};
 
@@ -32,6 +33,9 @@ pub struct Description {
     /// The virtio console, in the same words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub console: Option<String>,
+    /// The logs of each VM are kept in a folder of its name in this one; `off` keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_dir: Option<PathBuf>,
     /// A reboot of the guest ends the VMM.
     #[serde(default, skip_serializing_if = "OnOff::is_off")]
     pub no_reboot: OnOff,
@@ -275,8 +279,10 @@ impl Description {
             streams.chain(net.socket.iter_mut())
         });
         let devices = self.devices.iter_mut();
+        let logs = self.log_dir.iter_mut().filter(|dir| !is_off(dir));
         boot.chain(disks)
             .chain(nets)
+            .chain(logs)
             .chain(devices.flat_map(|device| device.socket.iter_mut()))
     }
 }

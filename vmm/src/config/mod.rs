@@ -8,6 +8,7 @@ mod devices;
 mod foreign;
 mod hosts;
 mod keyvals;
+mod logs;
 mod mac;
 mod net;
 mod port;
@@ -45,12 +46,23 @@ pub struct VmConfig {
     pub console: Option<Port>,
     /// Every virtio device, the console included, in slot order.
     pub devices: Vec<DeviceConfig>,
-    /// Sockets and logs of this VM live here, mode 0700; removed at the end.
+    /// Sockets of this VM live here, mode 0700; removed at the end.
     pub runtime_dir: PathBuf,
+    /// Where what it and its daemons say is kept, also after its end; `None` keeps nothing.
+    pub logs: Option<LogConfig>,
     /// A reboot ends the VMM instead.
     pub no_reboot: bool,
     /// Notifications exit to the VMM instead of going through KVM: for tests that must fail.
     pub no_ioeventfd: bool,
+}
+
+/// Where logs are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The VM's own folder.
+    pub folder: PathBuf,
+    /// Somebody has asked for this place; else it is the usual one, which need not be usable.
+    pub asked: bool,
 }
 
 /// The virtual CPUs.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::description::Description;
 use super::hosts::{console_host, disk_host, raw_host};
+use super::logs::log_config;
 use super::net::net_host;
 use super::slots::{Kind, Slots};
 use super::{
@@ -41,6 +42,7 @@ impl Description {
                     .into(),
             );
         }
+        let logs = log_config(self.log_dir.as_deref(), &name);
         let devices = self.devices(&name, console.as_ref(), &serial, &runtime_dir)?;
         Ok(VmConfig {
             cpus: self.cpus()?,
@@ -57,6 +59,7 @@ impl Description {
             console,
             devices,
             runtime_dir,
+            logs,
         })
     }
 
@@ -177,7 +180,7 @@ impl Description {
             raw.name
                 .get_or_insert_with(|| format!("{}{before}", raw.id.name()));
         }
-        let mut seen = std::collections::HashSet::from(["console0", "serial"]);
+        let mut seen = std::collections::HashSet::from(["console0", "serial", "ttyS0", "vmm"]);
         for (id, _) in self.addresses() {
             if !is_name(id) {
                 return Err(format!(

@@ -7,7 +7,7 @@ use outboard_device::ratelimit::RateLimit;
 
 use super::class;
 use super::device::{Lost, Owner, Spec};
-use super::error::{CallError, ConnectError};
+use super::error::{CallError, ConnectError, chain};
 use super::host::{self, Wire};
 use super::inbox::{Command, Inbox};
 use super::link::{Link, Offer};
@@ -129,7 +129,7 @@ impl Actor {
                 id,
                 program: behind.program.clone().into(),
                 how: status.to_string(),
-                words: process.last_words(),
+                words: process.last_words().to_string(),
             }),
         }
     }
@@ -166,7 +166,7 @@ impl Actor {
                 } else {
                     process.wait(LAST_WORDS)
                 };
-                let words = process.last_words();
+                let words = process.last_words().to_string();
                 process.signal(libc::SIGKILL);
                 Err(match ended {
                     Some(status) => ConnectError::Ended {
@@ -176,7 +176,11 @@ impl Actor {
                         words,
                     },
                     None if expired => ConnectError::Silent { id, seconds, words },
-                    None => ConnectError::Handshake { id, source, words },
+                    None => ConnectError::Handshake {
+                        id,
+                        cause: source,
+                        words,
+                    },
                 })
             }
         }
@@ -327,10 +331,7 @@ impl Actor {
                 reason = format!("its daemon ended ({status})");
                 code = status.code();
             }
-            let words = process.last_words();
-            if !words.is_empty() {
-                reason = format!("{reason}; its last words:\n{words}");
-            }
+            reason.push_str(&process.last_words().to_string());
         }
         self.needs_reset();
         let stop = self.spec.config.on_exit == OnExit::Stop;
@@ -371,15 +372,4 @@ fn bury(process: &Process, at_once: bool, inbox: &Inbox) -> Option<std::process:
         );
     }
     None
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

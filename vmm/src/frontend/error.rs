@@ -68,10 +68,7 @@ pub enum ConnectError {
         source: supervisor::Error,
     },
     /// Its daemon ended before the handshake did.
-    #[error(
-        "Device '{id}': {program} ended before it was ready ({how}){}",
-        quoted(words)
-    )]
+    #[error("Device '{id}': {program} ended before it was ready ({how}){words}")]
     Ended {
         /// The device.
         id: String,
@@ -79,7 +76,7 @@ pub enum ConnectError {
         program: PathBuf,
         /// How it ended: `exit status: 1`.
         how: String,
-        /// The last lines that it wrote.
+        /// The last lines that it wrote and its log, as [`LastWords`](supervisor::LastWords) shows them.
         words: String,
     },
     /// Nobody answers at its socket.
@@ -101,8 +98,8 @@ pub enum ConnectError {
     },
     /// The daemon that was started does not answer at the socket it was told of.
     #[error(
-        "Device '{id}': {program} was started, but does not answer at {} within {seconds} s{}",
-        path.display(), quoted(words)
+        "Device '{id}': {program} was started, but does not answer at {} within {seconds} s: {}{words}",
+        path.display(), chain(&**cause)
     )]
     NotListening {
         /// The device.
@@ -113,37 +110,32 @@ pub enum ConnectError {
         path: PathBuf,
         /// How long was tried.
         seconds: u64,
-        /// The last lines that it wrote.
+        /// The last lines that it wrote and its log, as [`LastWords`](supervisor::LastWords) shows them.
         words: String,
-        /// The last attempt's end.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        /// The last attempt's end; in the message, before the daemon's words.
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The backend did not get through the handshake.
     #[error(
-        "Device '{id}': the handshake with its backend failed{}",
-        quoted(words)
+        "Device '{id}': the handshake with its backend failed: {}{words}",
+        chain(cause)
     )]
     Handshake {
         /// The device.
         id: String,
-        /// Why.
-        #[source]
-        source: CallError,
-        /// The last lines that its daemon wrote, if we spawned it.
+        /// Why; in the message, before the daemon's words.
+        cause: CallError,
+        /// The same of its daemon, if we spawned it.
         words: String,
     },
     /// The backend did not get through the handshake in time.
-    #[error(
-        "Device '{id}': its backend does not answer within {seconds} s{}",
-        quoted(words)
-    )]
+    #[error("Device '{id}': its backend does not answer within {seconds} s{words}")]
     Silent {
         /// The device.
         id: String,
         /// How long was waited.
         seconds: u64,
-        /// The last lines that its daemon wrote, if we spawned it.
+        /// The same of its daemon, if we spawned it.
         words: String,
     },
     /// The backend is for drivers of before virtio 1.0.
@@ -179,14 +171,13 @@ pub enum ConnectError {
     },
 }
 
-/// A daemon's words under a message, indented; nothing when it said nothing.
-fn quoted(words: &str) -> String {
-    if words.is_empty() {
-        return String::new();
+/// An error with its causes, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
     }
-    words
-        .lines()
-        .fold(String::from("; its last words:"), |text, line| {
-            text + "\n    " + line
-        })
+    text
 }

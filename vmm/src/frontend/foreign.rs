@@ -72,7 +72,7 @@ impl Actor {
                     id,
                     program: program.into(),
                     how: status.to_string(),
-                    words: process.last_words(),
+                    words: process.last_words().to_string(),
                 });
             }
             if expired || begin.elapsed() >= time {
@@ -83,8 +83,8 @@ impl Actor {
                         program: program.into(),
                         path,
                         seconds,
-                        words: process.last_words(),
-                        source,
+                        words: process.last_words().to_string(),
+                        cause: source,
                     },
                     None => ConnectError::Socket {
                         id,

@@ -27,9 +27,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::logs::Logs;
 pub use command::Command;
 pub use locate::{NotFound, locate};
 pub use process::Process;
+pub use words::LastWords;
 
 /// Why a daemon could not be spawned.
 #[derive(Debug, thiserror::Error)]
@@ -97,11 +99,16 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts the thread. Call it once, before the first daemon.
     pub fn start() -> Result<Self, Error> {
+        Self::keeping(Logs::default())
+    }
+
+    /// The same, and what daemons say is kept in `logs`, a log for each command's id.
+    pub fn keeping(logs: Logs) -> Result<Self, Error> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = EventFd::from_flags(flags).map_err(|errno| Error::Supervisor(errno.into()))?;
         let wake = Arc::new(wake);
         let (requests, inbox) = mpsc::channel();
-        let watch = watch::Watch::new(Arc::clone(&wake), inbox);
+        let watch = watch::Watch::new(Arc::clone(&wake), inbox, logs);
         let thread = Builder::new()
             .name("supervisor".into())
             .spawn(move || watch.run())

@@ -8,7 +8,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::words::Words;
+use super::words::{LastWords, Words};
+use crate::logs::Log;
 
 /// A spawned daemon. Clones name the same one; dropping them leaves it running, its
 /// [`Supervisor`](super::Supervisor) stops it.
@@ -26,14 +27,14 @@ struct Inner {
 }
 
 impl Process {
-    pub(super) fn new(id: &str, pid: Pid, own_group: bool) -> Self {
+    pub(super) fn new(id: &str, pid: Pid, own_group: bool, log: Option<Log>) -> Self {
         Self(Arc::new(Inner {
             id: id.into(),
             pid,
             own_group,
             exit: Mutex::new(None),
             exited: Condvar::new(),
-            words: Mutex::new(Words::new(id)),
+            words: Mutex::new(Words::new(id, log)),
         }))
     }
 
@@ -86,7 +87,7 @@ impl Process {
     }
 
     /// The last lines of its standard error; complete once it has exited.
-    pub fn last_words(&self) -> String {
+    pub fn last_words(&self) -> LastWords {
         self.words().last()
     }
 

@@ -8,10 +8,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 
 use outboard_device::daemon::UNTIMED_LOG;
-use tracing::level_filters::LevelFilter;
 
 use super::Error;
 use super::command::Command;
+use crate::logs;
 
 /// A child as the supervisor's thread holds it.
 pub(super) struct Spawned {
@@ -31,10 +31,8 @@ pub(super) fn spawn(command: &Command) -> Result<Spawned, Error> {
     let (reader, writer) = io::pipe().map_err(failed)?;
     let mut std = std::process::Command::new(&command.program);
     std.args(&command.args).env(UNTIMED_LOG, "1");
-    if std::env::var_os("RUST_LOG").is_none() {
-        // What we would not show need not be said; complaints are kept for its last words.
-        let level = LevelFilter::current().max(LevelFilter::WARN);
-        std.env("RUST_LOG", level.to_string());
+    if let Some(filter) = logs::daemon_filter() {
+        std.env("RUST_LOG", filter);
     }
     if command.terminal {
         std.stdin(Stdio::inherit()).stdout(Stdio::inherit());

@@ -24,7 +24,10 @@ fn a_daemon_that_fails_leaves_its_last_words() {
         .unwrap();
     let status = process.wait(LONG).unwrap();
     assert_eq!(status.code(), Some(3));
-    assert_eq!(process.last_words(), "starting\nerror: no such disk");
+    assert_eq!(
+        process.last_words().lines,
+        ["starting", "error: no such disk"]
+    );
     process.signal(libc::SIGKILL);
 }
 
@@ -51,8 +54,8 @@ fn the_child_inherits_its_stream_and_nothing_else() {
         .spawn(sh("exec ls /proc/self/fd").fd(theirs))
         .unwrap();
     process.wait(LONG).unwrap();
-    let words = process.last_words();
-    let mut held: Vec<i32> = words.lines().map(|line| line.parse().unwrap()).collect();
+    let words = process.last_words().lines;
+    let mut held: Vec<i32> = words.iter().map(|line| line.parse().unwrap()).collect();
     held.sort_unstable();
     // `ls` itself opens the folder it lists, as 3.
     assert_eq!(held, [0, 1, 2, 3, number]);
@@ -93,7 +96,7 @@ fn stop_asks_first_and_kills_last() {
         .spawn(Command::new("net1", "/bin/sleep").arg("1000"))
         .unwrap();
     frozen.signal(libc::SIGSTOP);
-    while stubborn.last_words().is_empty() {
+    while stubborn.last_words().lines.is_empty() {
         std::thread::sleep(SHORT);
     }
     let mut killed = supervisor.stop(Grace {
@@ -127,5 +130,5 @@ fn a_daemon_has_no_input_and_a_group_of_its_own() {
     let script = "read line && echo input; [ $(ps -o pgid= -p $$) = $$ ] && echo group; exit 0";
     let process = supervisor.spawn(sh(script)).unwrap();
     process.wait(LONG).unwrap();
-    assert_eq!(process.last_words(), "group");
+    assert_eq!(process.last_words().lines, ["group"]);
 }

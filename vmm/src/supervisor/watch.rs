@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use super::process::Process;
 use super::spawn::{Spawned, spawn};
 use super::{Error, Request};
+use crate::logs::Logs;
 
 /// Bytes read from one daemon before the others get their turn.
 const READ_MAX: usize = 64 << 10;
@@ -29,14 +30,16 @@ pub(super) struct Watch {
     wake: Arc<EventFd>,
     requests: Receiver<Request>,
     watched: Vec<Watched>,
+    logs: Logs,
 }
 
 impl Watch {
-    pub(super) fn new(wake: Arc<EventFd>, requests: Receiver<Request>) -> Self {
+    pub(super) fn new(wake: Arc<EventFd>, requests: Receiver<Request>, logs: Logs) -> Self {
         Self {
             wake,
             requests,
             watched: Vec::new(),
+            logs,
         }
     }
 
@@ -72,7 +75,11 @@ impl Watch {
         tracing::debug!(device = command.id, %command, "Spawning");
         let spawned = spawn(command)?;
         let pid = Pid::from_raw(spawned.child.id().cast_signed());
-        let process = Process::new(&command.id, pid, !command.terminal);
+        let log = self.logs.log(&command.id);
+        if let Some(log) = &log {
+            log.line(&format!("-- {command}, process {pid}"));
+        }
+        let process = Process::new(&command.id, pid, !command.terminal, log);
         self.watched.push(Watched {
             process: process.clone(),
             spawned,
@@ -134,6 +141,10 @@ impl Watched {
         self.listen();
         self.process.words().finish();
         let child = &mut self.spawned.child;
-        self.process.reap(|| child.try_wait().ok().flatten())
+        let ended = self.process.reap(|| child.try_wait().ok().flatten());
+        if let Some(status) = self.process.exited() {
+            self.process.words().note(&format!("-- ended: {status}"));
+        }
+        ended
     }
 }

@@ -1,14 +1,17 @@
-//! What a daemon says on its standard error: logged line by line, the last lines kept.
+//! What a daemon says on its standard error: logged line by line, the last lines remembered.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tracing::Level;
 
+use crate::logs::{DAEMON, Log};
 use crate::stderr::Stderr;
 
-/// Lines kept for the message about a daemon that failed.
+/// Lines remembered for the message about a daemon that failed.
 const KEPT: usize = 20;
 /// A longer line is cut here, in bytes.
 const LINE_MAX: usize = 1024;
@@ -19,10 +22,11 @@ const WINDOW: Duration = Duration::from_secs(1);
 const NOTICE: &str = "note: ";
 
 /// The words of one daemon. It is distrusted: lines are cut, control characters replaced and the
-/// log is rate-limited.
+/// logs are rate-limited.
 #[derive(Debug)]
 pub(super) struct Words {
     id: String,
+    log: Option<Log>,
     lines: VecDeque<String>,
     partial: Vec<u8>,
     window: Instant,
@@ -30,9 +34,10 @@ pub(super) struct Words {
 }
 
 impl Words {
-    pub(super) fn new(id: &str) -> Self {
+    pub(super) fn new(id: &str, log: Option<Log>) -> Self {
         Self {
             id: id.into(),
+            log,
             lines: VecDeque::new(),
             partial: Vec::new(),
             window: Instant::now(),
@@ -62,13 +67,19 @@ impl Words {
         }
     }
 
-    /// The last lines, joined by newlines.
-    pub(super) fn last(&self) -> String {
-        self.lines
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join("\n")
+    /// The last lines that nobody has been shown yet, and where all of them are.
+    pub(super) fn last(&self) -> LastWords {
+        LastWords {
+            lines: self.lines.iter().cloned().collect(),
+            log: self.log.as_ref().map(Log::path),
+        }
+    }
+
+    /// Keeps a line of ours among the daemon's.
+    pub(super) fn note(&self, line: &str) {
+        if let Some(log) = &self.log {
+            log.line(line);
+        }
     }
 
     fn end_line(&mut self) {
@@ -76,7 +87,7 @@ impl Words {
         if line.is_empty() {
             return;
         }
-        if self.log(&line) {
+        if self.show(&line) {
             // Said once is enough.
             return;
         }
@@ -86,12 +97,14 @@ impl Words {
         self.lines.push_back(line);
     }
 
-    /// Whether people have seen it.
-    fn log(&mut self, line: &str) -> bool {
+    /// Logs it; whether people have seen it.
+    fn show(&mut self, line: &str) -> bool {
         if self.window.elapsed() >= WINDOW {
             let left_out = self.logged.saturating_sub(LOGGED);
             if left_out > 0 {
+                self.note(&format!("-- {left_out} more lines were left out"));
                 tracing::warn!(
+                    target: DAEMON,
                     device = self.id,
                     "{left_out} more lines of the daemon were left out"
                 );
@@ -103,6 +116,7 @@ impl Words {
         if self.logged > LOGGED {
             return false;
         }
+        self.note(line);
         if let Some(notice) = line.strip_prefix(NOTICE) {
             // Nobody is left to hear of it when it cannot be written.
             let _ = writeln!(Stderr, "outboard: {notice}");
@@ -111,22 +125,50 @@ impl Words {
         let device = &self.id;
         match leveled(line) {
             (Level::ERROR, text) => {
-                tracing::error!(device, "{text}");
-                tracing::enabled!(Level::ERROR)
+                tracing::error!(target: DAEMON, device, "{text}");
+                tracing::enabled!(target: DAEMON, Level::ERROR)
             }
             (Level::WARN, text) => {
-                tracing::warn!(device, "{text}");
-                tracing::enabled!(Level::WARN)
+                tracing::warn!(target: DAEMON, device, "{text}");
+                tracing::enabled!(target: DAEMON, Level::WARN)
             }
             (level, text) => {
                 match level {
-                    Level::INFO => tracing::info!(device, "{text}"),
-                    Level::DEBUG => tracing::debug!(device, "{text}"),
-                    _ => tracing::trace!(device, "{text}"),
+                    Level::INFO => tracing::info!(target: DAEMON, device, "{text}"),
+                    Level::DEBUG => tracing::debug!(target: DAEMON, device, "{text}"),
+                    _ => tracing::trace!(target: DAEMON, device, "{text}"),
                 }
                 false
             }
         }
+    }
+}
+
+/// The end of what a daemon has said, for the message about its own end.
+///
+/// Shown after such a message it begins with a semicolon, and is nothing where there is nothing to
+/// tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastWords {
+    /// The last lines, without those that people have seen already; 20 at most.
+    pub lines: Vec<String>,
+    /// The file that has all of them.
+    pub log: Option<PathBuf>,
+}
+
+impl fmt::Display for LastWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(log) = &self.log {
+            write!(f, "; its log is {}", log.display())?;
+        }
+        match (self.lines.is_empty(), &self.log) {
+            (true, _) => return Ok(()),
+            (false, Some(_)) => f.write_str(", its last words:")?,
+            (false, None) => f.write_str("; its last words:")?,
+        }
+        self.lines
+            .iter()
+            .try_for_each(|line| write!(f, "\n    {line}"))
     }
 }
 
@@ -163,30 +205,57 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept() {
-        let mut words = Words::new("disk0");
+        let mut words = Words::new("disk0", None);
         for n in 0..50 {
             words.push(format!("line {n}\n").as_bytes());
         }
         words.push(b"cut ");
         words.push(b"in two");
         words.finish();
-        let last = words.last();
-        assert_eq!(last.lines().count(), KEPT);
-        assert!(
-            last.starts_with("line 31\n") && last.ends_with("line 49\ncut in two"),
-            "{last}"
-        );
+        let last = words.last().lines;
+        assert_eq!(last.len(), KEPT);
+        assert_eq!(last.first().map(String::as_str), Some("line 31"));
+        assert!(last.ends_with(&["line 49".into(), "cut in two".into()]));
     }
 
     #[test]
     fn a_hostile_daemon_fills_neither_memory_nor_terminal() {
-        let mut words = Words::new("disk0");
+        let mut words = Words::new("disk0", None);
         words.push(&vec![b'x'; 1 << 20]);
         words.push(b"\n\x1b[2Jboo\xff\n");
-        let last = words.last();
-        let mut lines = last.lines();
-        assert_eq!(lines.next().map(str::len), Some(LINE_MAX));
-        assert_eq!(lines.next(), Some("\u{fffd}[2Jboo\u{fffd}"));
+        let lines = words.last().lines;
+        assert_eq!(lines[0].len(), LINE_MAX);
+        assert_eq!(lines[1], "\u{fffd}[2Jboo\u{fffd}");
+    }
+
+    #[test]
+    fn a_hostile_daemon_fills_no_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = crate::logs::Logs::open(folder.path()).unwrap();
+        let mut words = Words::new("disk0", logs.log("disk0"));
+        for _ in 0..100_000 {
+            words.push(b"gibberish\n");
+        }
+        let log = std::fs::read_to_string(folder.path().join("disk0.log")).unwrap();
+        let lines = log.lines().count();
+        // As many as are let through in the seconds that this takes.
+        assert!((100..10_000).contains(&lines), "{lines}");
+    }
+
+    #[test]
+    fn last_words_name_the_log() {
+        let words = |lines: &[&str], log: Option<&str>| {
+            let lines = lines.iter().map(ToString::to_string).collect();
+            let log = log.map(Into::into);
+            LastWords { lines, log }.to_string()
+        };
+        assert_eq!(words(&[], None), "");
+        assert_eq!(words(&["a"], None), "; its last words:\n    a");
+        assert_eq!(words(&[], Some("/l")), "; its log is /l");
+        assert_eq!(
+            words(&["a", "b"], Some("/l")),
+            "; its log is /l, its last words:\n    a\n    b"
+        );
     }
 
     #[test]

@@ -71,6 +71,15 @@ pub enum VmError {
         #[source]
         source: io::Error,
     },
+    /// The folder that the logs were to be kept in.
+    #[error("Logs cannot be kept in {}; choose another folder with --log-dir DIR, or --log-dir off", path.display())]
+    Logs {
+        /// The VM's folder in it.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Another VM has this name.
     #[error("A VM called '{name}' runs already and has its sockets in {}; give this one a name of its own, as in --name {name}2", path.display())]
     NameInUse {

@@ -16,6 +16,7 @@ use crate::config::{CpuConfig, VmConfig};
 use crate::frontend::Device;
 use crate::image::BootFiles;
 use crate::kvm::{self, IrqLine, KvmError, Platform, Routes, Vcpus, Vm};
+use crate::logs::Logs;
 use crate::memory::GuestRam;
 use crate::pci::{BarWindows, ConfigPorts, Ecam, KvmWiring, PciRoot};
 use crate::supervisor::{Grace, Supervisor};
@@ -54,6 +55,7 @@ impl Machine {
         config: &VmConfig,
         events: &Events,
         terminal: &Terminal,
+        logs: &Logs,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Self, VmError> {
         let boot = &config.boot;
@@ -70,7 +72,7 @@ impl Machine {
         let vm = Vm::new(&kvm, &ram, !config.no_ioeventfd)?;
         let routes = Routes::new(&vm)?;
 
-        let supervisor = Arc::new(Supervisor::start()?);
+        let supervisor = Arc::new(Supervisor::keeping(logs.clone())?);
         let connecting = Connecting::begin(config, &ram, &supervisor, events, terminal)?;
         let (console, opening) = serial::spawn(config, &supervisor, terminal)?.unzip();
 

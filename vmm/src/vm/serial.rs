@@ -105,7 +105,7 @@ impl Opening {
                 id: ID.into(),
                 program: PROGRAM.into(),
                 how: status.to_string(),
-                words: self.process.last_words(),
+                words: self.process.last_words().to_string(),
             },
             None => self.silent(),
         }
@@ -115,7 +115,7 @@ impl Opening {
         ConnectError::Silent {
             id: ID.into(),
             seconds: START.as_secs(),
-            words: self.process.last_words(),
+            words: self.process.last_words().to_string(),
         }
     }
 }
@@ -137,10 +137,9 @@ fn watch(process: Process, events: Events, terminal: Option<Terminal>) -> std::i
                 Some(QUIT) => events.post(Event::Quit),
                 Some(0) => tracing::debug!("The console of ttyS0 has ended"),
                 _ => {
-                    let words = process.last_words();
-                    let colon = if words.is_empty() { "" } else { ": " };
+                    let words = process.last_words().to_string();
                     tracing::warn!(
-                        "The console of ttyS0 ended ({status}); the VM goes on without it{colon}{words}"
+                        "The console of ttyS0 ended ({status}); the VM goes on without it{words}"
                     );
                 }
             }
