@@ -21,6 +21,7 @@ package_of() {
     cpio | xz | dpkg) [ "$1" = xz ] && echo xz-utils || echo "$1" ;;
     debugfs | mke2fs | e2fsck) echo e2fsprogs ;;
     ip) echo iproute2 ;;
+    qemu-img | qemu-io) echo qemu-utils ;;
     qemu-system-x86_64) echo qemu-system-x86 ;;
     cc | ld) echo build-essential ;;
     ps) echo procps ;;

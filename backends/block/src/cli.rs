@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::Parser;
 use outboard_device::daemon::{Endpoint, LogArgs};
 
-use crate::disk::Disk;
-use crate::image::{Format, Image};
+use crate::disk::{Disk, Settings};
+use crate::engine::Kind;
+use crate::image::{Format, Image, Options};
 
 /// Serves a disk image to a virtual machine as a virtio block device, over vhost-user.
 #[derive(Debug, Parser)]
@@ -35,6 +36,18 @@ pub struct Cli {
     #[arg(long)]
     pub readonly: bool,
 
+    /// Open the files that a qcow2 image names as lying below it.
+    #[arg(long)]
+    pub backing: bool,
+
+    /// Go past the host's page cache (`O_DIRECT`).
+    #[arg(long)]
+    pub direct: bool,
+
+    /// The block size the guest is told to use, in bytes: 512 or 4096; by default the medium's.
+    #[arg(long, value_name = "BYTES", value_parser = block_size)]
+    pub block_size: Option<u32>,
+
     /// Serial number shown to the guest, at most 20 characters.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub serial: String,
@@ -44,6 +57,10 @@ pub struct Cli {
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub queues: u16,
 
+    /// How what has to wait is run.
+    #[arg(long, value_name = "KIND", default_value = "auto", hide = true)]
+    pub engine: Kind,
+
     /// How much to say.
     #[command(flatten)]
     pub log: LogArgs,
@@ -52,8 +69,28 @@ pub struct Cli {
 impl Cli {
     /// Opens the image and makes the disk.
     pub fn disk(&self) -> Result<Disk, Box<dyn Error>> {
-        let image = Image::open(&self.path, self.format, self.readonly)?;
-        Ok(Disk::new(image, &self.serial, self.queues)?)
+        let options = Options {
+            format: self.format,
+            readonly: self.readonly,
+            direct: self.direct,
+            backing: self.backing,
+            block_size: self.block_size,
+        };
+        let image = Image::open(&self.path, &options)?;
+        let settings = Settings {
+            serial: &self.serial,
+            queues: self.queues,
+            engine: self.engine,
+        };
+        Ok(Disk::new(image, &settings)?)
+    }
+}
+
+fn block_size(text: &str) -> Result<u32, &'static str> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("choose 512 or 4096"),
     }
 }
 

@@ -26,6 +26,7 @@ const CAPACITY: usize = 0;
 const SEG_MAX_AT: usize = 12;
 const BLK_SIZE: usize = 20;
 const PHYSICAL_BLOCK_EXP: usize = 24;
+const MIN_IO_SIZE: usize = 26;
 const OPT_IO_SIZE: usize = 28;
 const NUM_QUEUES: usize = 34;
 const MAX_DISCARD_SECTORS: usize = 36;
@@ -42,19 +43,19 @@ pub struct Config([u8; CONFIG_LEN]);
 impl Config {
     /// Describes `image` served by `queues` queues.
     pub fn new(image: &Image, queues: u16) -> Self {
-        let logical = image.logical_block();
-        let physical = image.physical_block().max(logical);
-        let alignment = (u64::from(physical) / SECTOR) as u32;
+        let blocks = image.blocks();
+        let in_blocks = |bytes: u32| bytes / blocks.logical.max(1);
+        let alignment = (u64::from(blocks.discard) / SECTOR) as u32;
         let mut config = Self([0; CONFIG_LEN]);
         config.put(CAPACITY, &(image.size() / SECTOR).to_le_bytes());
         config.put(SEG_MAX_AT, &SEG_MAX.to_le_bytes());
-        config.put(BLK_SIZE, &logical.to_le_bytes());
-        // log2 of the logical blocks in a physical one.
-        config.put(
-            PHYSICAL_BLOCK_EXP,
-            &[(physical / logical.max(1)).max(1).ilog2() as u8],
-        );
-        config.put(OPT_IO_SIZE, &(physical / logical.max(1)).to_le_bytes());
+        config.put(BLK_SIZE, &blocks.logical.to_le_bytes());
+        // log2 of the logical blocks in a physical one; the first logical block begins one.
+        let physical = in_blocks(blocks.physical).max(1);
+        config.put(PHYSICAL_BLOCK_EXP, &[physical.ilog2() as u8]);
+        let least = u16::try_from(physical).unwrap_or(u16::MAX);
+        config.put(MIN_IO_SIZE, &least.to_le_bytes());
+        config.put(OPT_IO_SIZE, &in_blocks(blocks.optimal).to_le_bytes());
         config.put(NUM_QUEUES, &queues.to_le_bytes());
         if image.can_discard() {
             config.put(MAX_DISCARD_SECTORS, &MAX_RANGE_SECTORS.to_le_bytes());
@@ -110,11 +111,16 @@ pub const fn bit(number: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Options;
 
     fn image(readonly: bool) -> Image {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(1 << 20).unwrap();
-        Image::open(file.path(), None, readonly).unwrap()
+        let options = Options {
+            readonly,
+            ..Options::default()
+        };
+        Image::open(file.path(), &options).unwrap()
     }
 
     fn read_u32(config: &Config, offset: u32) -> u32 {

@@ -4,15 +4,16 @@ use std::io;
 use std::sync::Arc;
 
 use outboard_device::{Device, DeviceError, Worker};
+use tracing::warn;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use crate::config::{CONFIG_LEN, Config, bit, features};
+use crate::engine::{Engine, Kind, Pool};
 use crate::image::Image;
 use crate::request::Limits;
-use crate::ring;
 use crate::worker::BlockWorker;
 
 /// Length of a serial number (virtio 1.2, section 5.2.6).
@@ -26,17 +27,29 @@ pub enum DiskError {
     Serial(String),
     /// This kernel, or its settings, keep `io_uring` from us.
     #[error(
-        "io_uring cannot be used here: allow it with `sysctl kernel.io_uring_disabled=0` and in \
+        "io_uring cannot be used here: use another --engine, or allow it with `sysctl kernel.io_uring_disabled=0` and in \
          the container's seccomp profile"
     )]
     IoUring(#[source] io::Error),
+}
+
+/// How a disk is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// The serial number it tells when asked.
+    pub serial: &'a str,
+    /// Number of request queues.
+    pub queues: u16,
+    /// How what has to wait is run.
+    pub engine: Kind,
 }
 
 /// A disk with an image behind it.
 #[derive(Debug)]
 pub struct Disk {
     image: Arc<Image>,
-    config: Config,
+    pool: Arc<Pool>,
+    engine: Kind,
     features: u64,
     queues: u16,
     serial: [u8; SERIAL_LEN],
@@ -44,19 +57,21 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk over `image` with `queues` queues, which tells `serial` when asked.
-    pub fn new(image: Image, serial: &str, queues: u16) -> Result<Self, DiskError> {
+    /// A disk over `image`.
+    pub fn new(image: Image, settings: &Settings<'_>) -> Result<Self, DiskError> {
+        let &Settings { serial, queues, .. } = settings;
         let printable = serial.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
         if serial.len() > SERIAL_LEN || !printable {
             return Err(DiskError::Serial(serial.to_owned()));
         }
-        ring::probe().map_err(DiskError::IoUring)?;
         let mut padded = [0; SERIAL_LEN];
         padded[..serial.len()].copy_from_slice(serial.as_bytes());
+        let image = Arc::new(image);
         Ok(Self {
-            config: Config::new(&image, queues),
+            engine: settings.engine.decided().map_err(DiskError::IoUring)?,
             features: features(&image, queues),
-            image: Arc::new(image),
+            pool: Arc::new(Pool::new(Arc::clone(&image))),
+            image,
             queues,
             serial: padded,
             acked: 0,
@@ -86,7 +101,7 @@ impl Device for Disk {
     }
 
     fn read_config(&self, offset: u32, data: &mut [u8]) {
-        self.config.read(offset, data);
+        Config::new(&self.image, self.queues).read(offset, data);
     }
 
     fn set_features(&mut self, acked: u64) -> Result<(), DeviceError> {
@@ -96,31 +111,43 @@ impl Device for Disk {
 
     fn start(&mut self, _group: usize) -> Result<Worker, DeviceError> {
         let limits = Limits {
-            size: self.image.size(),
             readonly: self.image.readonly(),
             discard: self.acked(VIRTIO_BLK_F_DISCARD),
             write_zeroes: self.acked(VIRTIO_BLK_F_WRITE_ZEROES),
         };
         // Virtio 1.2, section 5.2.6.2: a driver that cannot flush counts on durable writes.
         let writethrough = !self.acked(VIRTIO_BLK_F_FLUSH);
-        let worker = BlockWorker::new(Arc::clone(&self.image), limits, self.serial, writethrough)
+        let image = Arc::clone(&self.image);
+        let engine = Engine::new(Arc::clone(&image), self.engine, &self.pool)
             .map_err(|error| DeviceError::io("make an io_uring", error))?;
+        let worker = BlockWorker::new(image, engine, limits, self.serial, writethrough);
         Ok(Worker::queues(worker))
     }
 
     fn reset(&mut self) {
         self.acked = 0;
+        if let Err(error) = self.image.settle() {
+            let path = self.image.path().display();
+            warn!("Cannot write the tables of disk image '{path}': {error}");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Options;
 
     fn disk(serial: &str) -> Result<Disk, DiskError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(4096).unwrap();
-        Disk::new(Image::open(file.path(), None, false).unwrap(), serial, 2)
+        let image = Image::open(file.path(), &Options::default()).unwrap();
+        let settings = Settings {
+            serial,
+            queues: 2,
+            engine: Kind::Auto,
+        };
+        Disk::new(image, &settings)
     }
 
     #[test]

@@ -1,22 +1,17 @@
 //! What the daemon says of requests that fail; limited, since a guest can cause any number.
 
-use std::io;
-
 use outboard_device::ratelimit::RateLimit;
 use tracing::{debug, warn};
 
 use crate::image::Image;
 use crate::plan::Plan;
 
-/// The host could not carry out `plan`. Without an `errno` the image ended before it did.
-pub(crate) fn host_error(image: &Image, plan: &Plan, errno: Option<i32>) {
+/// The host could not carry out `plan`. Without a `cause` the image ended before it did.
+pub(crate) fn host_error(image: &Image, plan: &Plan, cause: Option<&str>) {
     static LIMIT: RateLimit = RateLimit::new();
     if let Some(unseen) = LIMIT.pass() {
         let path = image.path().display();
-        let cause = errno.map_or_else(
-            || "the file has become shorter".to_owned(),
-            |errno| io::Error::from_raw_os_error(errno).to_string(),
-        );
+        let cause = cause.unwrap_or("the file has become shorter");
         warn!("Cannot {plan} '{path}': {cause}{unseen}");
     }
 }

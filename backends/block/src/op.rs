@@ -1,7 +1,7 @@
 //! A request in flight: its plan, and the guest memory the plan's transfers use.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use outboard_device::{Request, Segment};
+use outboard_device::{Reader, Request, Segment, Writer};
 
 use crate::plan::{HostIo, Plan};
 use crate::request::HEADER_LEN;
@@ -41,25 +41,39 @@ impl Op {
 
     /// Finds the memory that `io` uses.
     pub fn gather(&mut self, io: HostIo) {
-        self.pieces.clear();
-        let count = |done| usize::try_from(done).unwrap_or(usize::MAX);
-        // Neither cursor can be too short: the plan's lengths were taken from them. Were it so all
-        // the same, no pieces would be left, and a transfer of nothing ends in an error.
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.clear();
         match io {
             HostIo::Read { done, .. } => {
-                if let Ok((mut data, _)) = self.request.writer().split_last(1)
-                    && data.skip(count(done)).is_ok()
-                {
-                    self.pieces.extend(data.segments().take(MAX_PIECES));
+                if let Some(data) = self.room(done) {
+                    pieces.extend(data.segments().take(MAX_PIECES));
                 }
             }
             HostIo::Write { done, .. } => {
-                let mut data = self.request.reader();
-                if data.skip(HEADER_LEN.saturating_add(count(done))).is_ok() {
-                    self.pieces.extend(data.segments().take(MAX_PIECES));
+                if let Some(data) = self.data(done) {
+                    pieces.extend(data.segments().take(MAX_PIECES));
                 }
             }
             _ => {}
         }
+        self.pieces = pieces;
+    }
+
+    /// Where the rest of a read goes, when `done` bytes of it are done.
+    ///
+    /// It cannot be missing: the plan's lengths were taken from the request. Were it so all the
+    /// same, no memory would be left, and a transfer of nothing ends in an error.
+    pub fn room(&self, done: u64) -> Option<Writer<'_>> {
+        let (mut data, _) = self.request.writer().split_last(1).ok()?;
+        data.skip(usize::try_from(done).ok()?).ok()?;
+        Some(data)
+    }
+
+    /// The rest of what is to be written, as above.
+    pub fn data(&self, done: u64) -> Option<Reader<'_>> {
+        let mut data = self.request.reader();
+        let done = usize::try_from(done).ok()?;
+        data.skip(HEADER_LEN.checked_add(done)?).ok()?;
+        Some(data)
     }
 }

@@ -50,8 +50,6 @@ impl Status {
 /// What requests are checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Length of the disk in bytes, a multiple of 512.
-    pub size: u64,
     /// Nothing may be written.
     pub readonly: bool,
     /// The driver took `VIRTIO_BLK_F_DISCARD`.
@@ -89,22 +87,23 @@ pub enum Command {
 
 impl Command {
     /// Reads a request's `header`. `to_device` bytes follow the header; `from_device` bytes can be
-    /// written before the status byte.
+    /// written before the status byte. The disk has `size` bytes, a multiple of 512.
     pub fn parse(
         header: [u8; HEADER_LEN],
         to_device: usize,
         from_device: usize,
-        limits: &Limits,
+        size: u64,
+        limits: Limits,
     ) -> Result<Self, Status> {
         let [k0, k1, k2, k3, _, _, _, _, sector @ ..] = header;
         let sector = u64::from_le_bytes(sector);
         let command = match u32::from_le_bytes([k0, k1, k2, k3]) {
             VIRTIO_BLK_T_IN => {
-                let (offset, len) = extent(sector, from_device, limits.size)?;
+                let (offset, len) = extent(sector, from_device, size)?;
                 Self::Read { offset, len }
             }
             VIRTIO_BLK_T_OUT => {
-                let (offset, len) = extent(sector, to_device, limits.size)?;
+                let (offset, len) = extent(sector, to_device, size)?;
                 Self::Write { offset, len }
             }
             VIRTIO_BLK_T_FLUSH => Self::Flush,

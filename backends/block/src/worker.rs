@@ -1,4 +1,4 @@
-//! One queue's worker: takes requests, keeps them in flight on a ring, answers what has ended.
+//! One queue's worker: takes requests, keeps them in flight on an engine, answers what has ended.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use outboard_device::{DeviceError, Progress, Queue, QueueWorker, Ready, Request, Watch};
 
 use crate::disk::SERIAL_LEN;
+use crate::engine::Engine;
 use crate::image::Image;
 use crate::log;
 use crate::op::Op;
 use crate::plan::Plan;
 use crate::request::{Command, HEADER_LEN, Limits, MAX_RANGES_LEN, Range, Status};
-use crate::ring::Ring;
 
 /// Requests taken in one call, so that control messages are heard.
 const BUDGET: usize = 512;
@@ -24,7 +24,7 @@ const PUBLISH_BATCH: usize = 16;
 #[derive(Debug)]
 pub struct BlockWorker {
     image: Arc<Image>,
-    ring: Ring,
+    engine: Engine,
     limits: Limits,
     serial: [u8; SERIAL_LEN],
     /// Every write is durable when it ends: the driver does not know how to flush.
@@ -45,29 +45,29 @@ impl BlockWorker {
     /// A worker over `image` that keeps to `limits`.
     pub fn new(
         image: Arc<Image>,
+        engine: Engine,
         limits: Limits,
         serial: [u8; SERIAL_LEN],
         writethrough: bool,
-    ) -> std::io::Result<Self> {
-        let ring = Ring::new(Arc::clone(&image))?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             image,
-            ring,
+            engine,
             limits,
             serial,
             writethrough,
             done: Vec::new(),
-        })
+        }
     }
 
     /// Takes requests while there are any, and room for them; returns how many.
     fn take(&mut self, queue: &mut Queue) -> Result<usize, DeviceError> {
         let mut taken = 0usize;
-        while taken < BUDGET && self.ring.has_room() {
+        while taken < BUDGET && self.engine.has_room() {
             let Some(request) = queue.pop()? else { break };
             taken = taken.saturating_add(1);
             let ended = match self.read(request) {
-                Taken::Op(op) => self.ring.begin(op).map(|(op, s)| (op.into_request(), s)),
+                Taken::Op(op) => self.engine.begin(op).map(|(op, s)| (op.into_request(), s)),
                 Taken::Done(request, status) => Some((request, status)),
             };
             if let Some((request, status)) = ended {
@@ -77,17 +77,17 @@ impl BlockWorker {
                 }
             }
         }
-        self.ring.submit();
+        self.engine.submit();
         Ok(taken)
     }
 
     /// Gathers what has ended and gives it to the queue in one batch; returns how many.
     fn answer(&mut self, queue: &mut Queue) -> Result<usize, DeviceError> {
-        while let Some((op, status)) = self.ring.finished() {
+        while let Some((op, status)) = self.engine.finished() {
             self.done.push(answer(op.into_request(), status));
         }
         // Ops that go on after a short transfer queue another operation.
-        self.ring.submit();
+        self.engine.submit();
         let count = self.done.len();
         if count > 0 {
             queue.complete(self.done.drain(..))?;
@@ -106,7 +106,8 @@ impl BlockWorker {
             log::malformed("no whole header");
             return Taken::Done(request, Status::IoError);
         }
-        let command = match Command::parse(header, reader.len(), data.len(), &self.limits) {
+        let (size, limits) = (self.image.size(), self.limits);
+        let command = match Command::parse(header, reader.len(), data.len(), size, limits) {
             Ok(command) => command,
             Err(status) => return Taken::Done(request, status),
         };
@@ -120,7 +121,7 @@ impl BlockWorker {
                 data.write(&self.serial);
                 return Taken::Done(request, Status::Ok);
             }
-            Command::Discard | Command::WriteZeroes => match self.ranges(command, reader) {
+            Command::Discard | Command::WriteZeroes => match Self::ranges(command, reader, size) {
                 Ok(ranges) if command == Command::Discard => {
                     Plan::discard(ranges, self.image.is_block_device(), sync)
                 }
@@ -133,20 +134,20 @@ impl BlockWorker {
 
     /// Copies the ranges behind a header out and reads them.
     fn ranges(
-        &self,
         command: Command,
         mut reader: outboard_device::Reader<'_>,
+        size: u64,
     ) -> Result<Vec<Range>, Status> {
         let mut bytes = [0; MAX_RANGES_LEN];
         let bytes = bytes.get_mut(..reader.len()).ok_or(Status::IoError)?;
         reader.read_exact(bytes).map_err(|_| Status::IoError)?;
-        Range::parse_all(bytes, command, self.limits.size)
+        Range::parse_all(bytes, command, size)
     }
 
     fn progress(&self, worked: bool) -> Progress {
-        match (worked, self.ring.in_flight()) {
+        match (worked, self.engine.in_flight()) {
             (true, _) => Progress::Worked,
-            _ if self.ring.is_behind() => Progress::Worked,
+            _ if self.engine.is_behind() => Progress::Worked,
             (false, 0) => Progress::Idle,
             (false, _) => Progress::Waiting,
         }
@@ -166,10 +167,7 @@ impl QueueWorker for BlockWorker {
     }
 
     fn event_fds(&self) -> Vec<Watch<'_>> {
-        vec![
-            Watch::readable(&self.ring),
-            Watch::readable(self.ring.blocking()),
-        ]
+        self.engine.event_fds()
     }
 
     fn poll(&mut self, queues: &mut [Queue]) -> Result<Progress, DeviceError> {

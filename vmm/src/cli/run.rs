@@ -14,7 +14,9 @@ const USAGE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Keys of --disk:
-  path=FILE | socket=PATH, readonly, serial=TEXT, format=raw, queues=N
+  path=FILE | socket=PATH, readonly, format=raw|qcow2 (else by the suffix), backing=on (open the
+  files a qcow2 image lies on), direct=on (past the page cache), block-size=512|4096, queues=N,
+  serial=TEXT
 Keys of --net:
   tap=NAME | user | stream=PATH | stream-listen=PATH | socket=PATH, mac=ADDRESS,
   queues=N (with tap), forward=2222:22 (with user: [udp:][ADDRESS/]HOST:GUEST, '+' between

@@ -103,7 +103,7 @@ impl Default for Ram {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Disk {
-    /// A raw image or a block device, served by `outboard-block`.
+    /// An image, raw or qcow2, or a block device, served by `outboard-block`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Instead of `path`: a vhost-user-blk daemon listens here.
@@ -122,9 +122,22 @@ pub struct Disk {
     /// The guest may only read.
     #[serde(default, skip_serializing_if = "OnOff::is_off")]
     pub readonly: OnOff,
-    /// `raw`; by the file's suffix when absent.
+    /// `raw` or `qcow2`; by the file's suffix when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
+    /// The files that a qcow2 image lies on top of may be opened.
+    #[serde(default, skip_serializing_if = "OnOff::is_off")]
+    pub backing: OnOff,
+    /// Past the host's page cache.
+    #[serde(default, skip_serializing_if = "OnOff::is_off")]
+    pub direct: OnOff,
+    /// The block size the guest is told to use: 512 or 4096; the medium's own when absent.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub block_size: Option<u32>,
     /// The serial number that the guest reads; 20 bytes at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,

@@ -15,6 +15,12 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
     let path = match (&disk.path, &disk.socket) {
         (Some(path), None) => path,
         (None, Some(socket)) => {
+            if let Some(key) = only_with_path(disk) {
+                return Err(format!(
+                    "disk '{id}': {key} is for the daemon that listens at socket=PATH to know; \
+                     leave it out here"
+                ));
+            }
             return Ok(Host::Socket {
                 path: socket.clone(),
             });
@@ -31,10 +37,25 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
     }
     match disk.format.as_deref() {
         None => {}
-        Some("raw") => args.extend(["--format".into(), "raw".into()]),
+        Some(format @ ("raw" | "qcow2")) => args.extend(["--format".into(), format.into()]),
         Some(other) => {
             return Err(format!(
-                "disk '{id}': format={other} is not known; write raw"
+                "disk '{id}': format={other} is not known; write raw or qcow2"
+            ));
+        }
+    }
+    if disk.backing.0 {
+        args.push("--backing".into());
+    }
+    if disk.direct.0 {
+        args.push("--direct".into());
+    }
+    match disk.block_size {
+        None => {}
+        Some(size @ (512 | 4096)) => args.extend(["--block-size".into(), size.to_string()]),
+        Some(other) => {
+            return Err(format!(
+                "disk '{id}': block-size={other} is not possible; write 512 or 4096"
             ));
         }
     }
@@ -58,6 +79,19 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
         program: "outboard-block".into(),
         args,
     })
+}
+
+/// A key that only a daemon of ours can be told.
+fn only_with_path(disk: &Disk) -> Option<&'static str> {
+    let given = [
+        ("readonly", disk.readonly.0),
+        ("format", disk.format.is_some()),
+        ("backing", disk.backing.0),
+        ("direct", disk.direct.0),
+        ("block-size", disk.block_size.is_some()),
+        ("serial", disk.serial.is_some()),
+    ];
+    given.iter().find(|(_, given)| *given).map(|(key, _)| *key)
 }
 
 pub(super) fn raw_host(raw: &RawDevice, id: &str, runtime_dir: &Path) -> Result<Host, String> {
@@ -129,7 +163,31 @@ fn attach_path(port: &Port, name: &str, runtime_dir: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::from_keyvals;
     use super::*;
+
+    fn disk(keys: &str) -> Result<Vec<String>, String> {
+        match disk_host(&from_keyvals(keys, Some("path"))?, "disk0")? {
+            Host::Process { args, .. } => Ok(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_disk_is_told_what_was_said_of_it() {
+        assert_eq!(disk("a.img"), Ok(vec!["--path".into(), "a.img".into()]));
+        let args = disk("a,format=qcow2,backing,direct=on,block-size=4096,readonly").unwrap();
+        assert_eq!(
+            args.join(" "),
+            "--path a --readonly --format qcow2 --backing --direct --block-size 4096"
+        );
+        assert!(disk("a,format=vmdk").unwrap_err().contains("raw or qcow2"));
+        assert!(
+            disk("a,block-size=1024")
+                .unwrap_err()
+                .contains("512 or 4096")
+        );
+    }
 
     #[test]
     fn the_terminal_can_switch_to_a_socket() {

@@ -5,37 +5,39 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use super::Blocks;
+use super::file::Geometry;
+
 /// The ioctls, wrapped in a module of their own because the macros make them public.
 mod ioctl {
     nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
     nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
+    nix::ioctl_read_bad!(blkioopt, nix::request_code_none!(0x12, 121), libc::c_uint);
     nix::ioctl_read_bad!(blkpbszget, nix::request_code_none!(0x12, 123), libc::c_uint);
     nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
-}
-
-/// Sizes of a block device, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Geometry {
-    pub(super) size: u64,
-    pub(super) logical_block: u32,
-    pub(super) physical_block: u32,
 }
 
 /// Asks the device for its sizes.
 pub(super) fn geometry(file: &File) -> io::Result<Geometry> {
     let fd = file.as_raw_fd();
-    let (mut size, mut logical, mut physical) = (0u64, 0, 0);
+    let (mut size, mut logical, mut physical, mut optimal) = (0u64, 0, 0, 0);
     // SAFETY: each call writes one integer of the type its ioctl is documented to write, to a
     // live local; `fd` is open for the length of the call.
     unsafe {
         ioctl::blkgetsize64(fd, &raw mut size)?;
         ioctl::blksszget(fd, &raw mut logical)?;
         ioctl::blkpbszget(fd, &raw mut physical)?;
+        ioctl::blkioopt(fd, &raw mut optimal)?;
     }
     Ok(Geometry {
         size,
-        logical_block: u32::try_from(logical).unwrap_or(512),
-        physical_block: physical,
+        blocks: Blocks {
+            logical: u32::try_from(logical).unwrap_or(512).max(512),
+            physical,
+            optimal,
+            discard: physical,
+        },
+        device: true,
     })
 }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::qcow2::HeaderError;
+
 /// Why an image cannot be a disk. Each names the file and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -25,25 +27,86 @@ pub enum ImageError {
         /// What it is.
         kind: &'static str,
     },
-    /// A format this release does not read.
+    /// A qcow2 image whose header says no.
+    #[error("Disk image '{path}' {source}")]
+    Header {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: HeaderError,
+    },
+    /// A qcow2 image that cannot be used.
     #[error(
-        "Disk image '{path}' is in qcow2 format, which comes with a later release: convert it with \
-         `qemu-img convert -O raw`, or pass --format raw if its name misleads"
+        "Disk image '{path}' cannot be used as qcow2 (`qemu-img check '{path}'` may know more; pass \
+         --format raw (format=raw) if its name misleads)"
     )]
-    Qcow2 {
+    Unsound {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: io::Error,
+    },
+    /// A file below the image that nobody has allowed.
+    #[error(
+        "Disk image '{path}' lies on top of the file '{backing}', which is opened only when you say \
+         so: pass --backing (backing=on) if you trust whoever made the image, or flatten it with \
+         `qemu-img convert -O qcow2`"
+    )]
+    BackingDenied {
+        /// The image.
+        path: PathBuf,
+        /// The file below it, as the image spells it.
+        backing: String,
+    },
+    /// A file below the image that cannot lie there.
+    #[error("Disk image '{path}' lies on top of the file '{backing}', which {why}")]
+    Backing {
+        /// The image.
+        path: PathBuf,
+        /// The file below it, as the image spells it.
+        backing: String,
+        /// Why not, and what to do.
+        why: &'static str,
+    },
+    /// A file system without direct I/O.
+    #[error(
+        "Disk image '{path}' lies on a file system without direct I/O: leave --direct (direct=on) out"
+    )]
+    NoDirect {
         /// The image.
         path: PathBuf,
     },
-    /// A size that no whole number of sectors makes.
+    /// The image cannot be opened for direct I/O.
+    #[error("Cannot open disk image '{path}' for direct I/O")]
+    Direct {
+        /// The image.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A disk whose size only somebody else can change.
     #[error(
-        "Disk image '{path}' has {size} bytes, which is not a multiple of 512: grow it with \
-         `truncate -s %512 '{path}'`"
+        "Disk image '{path}' is in a format that grows only while nobody uses it: stop the VM, and \
+         use `qemu-img resize`"
+    )]
+    FixedSize {
+        /// The image.
+        path: PathBuf,
+    },
+    /// A size that no whole number of blocks makes.
+    #[error(
+        "Disk image '{path}' has {size} bytes, which is not a multiple of {block}: grow it with \
+         `truncate -s %{block} '{path}'`"
     )]
     Size {
         /// The image.
         path: PathBuf,
         /// Its length in bytes.
         size: u64,
+        /// The unit the guest addresses.
+        block: u64,
     },
     /// A disk of no bytes.
     #[error("Disk image '{path}' is empty: give it a size with `truncate -s 10G '{path}'`")]
@@ -98,4 +161,14 @@ pub(super) fn open_error(path: &Path, readonly: bool, source: io::Error) -> Imag
         remedy,
         source,
     }
+}
+
+/// A file that cannot be opened for direct I/O.
+pub(super) fn direct_error(path: &Path, source: io::Error) -> ImageError {
+    let path = path.to_owned();
+    // EINVAL is how the kernel says so (open(2)).
+    if source.kind() == io::ErrorKind::InvalidInput {
+        return ImageError::NoDirect { path };
+    }
+    ImageError::Direct { path, source }
 }

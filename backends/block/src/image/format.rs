@@ -12,7 +12,7 @@ use clap::ValueEnum;
 pub enum Format {
     /// The bytes of the file are the bytes of the disk.
     Raw,
-    /// QEMU's copy-on-write format; known by name only in this release.
+    /// QEMU's format: space as it is used, snapshots, files below.
     Qcow2,
 }
 

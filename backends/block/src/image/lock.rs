@@ -11,9 +11,21 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use tracing::warn;
+
+use super::ImageError;
+
+/// How often a lock that is held is tried again: a daemon that was killed holds its lock until the
+/// kernel has ended its last writes.
+const ATTEMPTS: u32 = 10;
+
+/// Time between two attempts.
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// First byte of the permissions in use.
 const USED_BASE: i64 = 100;
@@ -38,7 +50,7 @@ pub(super) enum Access {
 
 /// Why a lock was not had.
 #[derive(Debug)]
-pub(super) enum LockError {
+enum LockError {
     /// Another process uses the image in a way that excludes this one.
     Held {
         /// The other one writes; otherwise it reads and lets nobody write.
@@ -48,8 +60,36 @@ pub(super) enum LockError {
     Unsupported(io::Error),
 }
 
-/// Takes the lock for `access` on `file`. It lasts as long as the open file description.
-pub(super) fn lock(file: &File, access: Access) -> Result<(), LockError> {
+/// Takes the lock for `access` on the image in `file`, which lies at `path`. It lasts as long as
+/// the open file description. Where the file system keeps no locks there is a warning.
+pub(super) fn take(file: &File, path: &Path, access: Access) -> Result<(), ImageError> {
+    let mut left = ATTEMPTS;
+    let locked = loop {
+        match lock(file, access) {
+            Err(LockError::Held { .. }) if left > 0 => left -= 1,
+            other => break other,
+        }
+        std::thread::sleep(PAUSE);
+    };
+    match locked {
+        Ok(()) => Ok(()),
+        Err(LockError::Held { by_writer }) => Err(ImageError::Locked {
+            path: path.to_owned(),
+            by_writer,
+            readonly: access == Access::Read,
+        }),
+        Err(LockError::Unsupported(error)) => {
+            warn!(
+                "Cannot lock disk image '{}' ({error}): make sure that nobody else writes to it",
+                path.display()
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Takes the lock at once or not at all.
+fn lock(file: &File, access: Access) -> Result<(), LockError> {
     let used: &[i64] = match access {
         Access::Read => &[PERM_CONSISTENT_READ],
         Access::Write => &[PERM_CONSISTENT_READ, PERM_WRITE],

@@ -1,106 +1,129 @@
-//! A disk image: a raw file or a block device, opened, measured and locked.
+//! A disk image: a file or a block device, raw or in a format, opened, measured and locked.
 
 mod blockdev;
+mod direct;
 mod error;
+mod file;
 mod format;
 mod lock;
+pub mod qcow2;
+pub mod raw;
 
-use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::fcntl::{FallocateFlags, fallocate};
-use tracing::warn;
-
+use crate::bounce::Bounce;
+use crate::op::Op;
+use crate::plan::HostIo;
+use direct::Direct;
 pub use error::ImageError;
-use error::open_error;
+use error::direct_error;
 pub use format::Format;
-use lock::{Access, LockError};
+use lock::Access;
+use qcow2::Qcow2;
+use raw::Raw;
 
 /// Bytes in a sector, the unit of every virtio-blk request (virtio 1.2, section 5.2.4).
 pub const SECTOR: u64 = 512;
 
-/// How often a lock that is held is tried again: a daemon that was killed holds its lock until the
-/// kernel has ended its last writes.
-const LOCK_ATTEMPTS: u32 = 10;
-
-/// Time between two attempts.
-const LOCK_PAUSE: Duration = Duration::from_millis(30);
+/// How an image is to be opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The format; by the suffix when absent.
+    pub format: Option<Format>,
+    /// Nothing is to be written.
+    pub readonly: bool,
+    /// Transfers go past the page cache.
+    pub direct: bool,
+    /// The files that a qcow2 image names as lying below it may be opened.
+    pub backing: bool,
+    /// The unit that the guest is told to address, in bytes, instead of the medium's own.
+    pub block_size: Option<u32>,
+}
 
 /// An open, locked disk image. The lock lasts as long as the image.
 #[derive(Debug)]
 pub struct Image {
-    file: File,
+    content: Content,
     path: PathBuf,
     readonly: bool,
-    block_device: bool,
-    /// Length in bytes, a multiple of [`SECTOR`].
-    size: u64,
-    logical_block: u32,
-    physical_block: u32,
-    /// The file system makes holes.
-    punch: bool,
+    /// Length of the disk in bytes, a multiple of the logical block.
+    size: AtomicU64,
+    blocks: Blocks,
+}
+
+#[derive(Debug)]
+enum Content {
+    Raw(Raw),
+    Qcow2(Qcow2),
+}
+
+/// The units the medium works in, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// The smallest it addresses.
+    pub logical: u32,
+    /// The smallest it writes without reading first.
+    pub physical: u32,
+    /// The best length of a transfer; 0 when nobody knows.
+    pub optimal: u32,
+    /// The smallest that a discard gives back.
+    pub discard: u32,
 }
 
 impl Image {
-    /// Opens the image at `path` in the format `asked` for (else by its suffix) and locks it.
-    pub fn open(path: &Path, asked: Option<Format>, readonly: bool) -> Result<Self, ImageError> {
-        let named = || path.to_owned();
-        // Looked at before it is opened: opening a pipe would wait for its other end.
-        let look = std::fs::metadata(path).map_err(|source| open_error(path, readonly, source))?;
-        check_kind(path, &look)?;
-        if Format::of(asked, path) == Format::Qcow2 {
-            return Err(ImageError::Qcow2 { path: named() });
-        }
-        let file = File::options()
-            .read(true)
-            .write(!readonly)
-            .open(path)
-            .map_err(|source| open_error(path, readonly, source))?;
-        let measure = |source| ImageError::Measure {
-            path: named(),
-            source,
-        };
-        let metadata = file.metadata().map_err(measure)?;
-        check_kind(path, &metadata)?;
-        let block_device = metadata.file_type().is_block_device();
-        take_lock(&file, path, readonly)?;
-
-        let geometry = if block_device {
-            blockdev::geometry(&file).map_err(measure)?
+    /// Opens the image at `path` and locks it.
+    pub fn open(path: &Path, options: &Options) -> Result<Self, ImageError> {
+        let readonly = options.readonly;
+        let file = file::open(path, readonly)?;
+        let access = if readonly {
+            Access::Read
         } else {
-            blockdev::Geometry {
-                size: metadata.len(),
-                logical_block: SECTOR as u32,
-                physical_block: u32::try_from(metadata.blksize()).unwrap_or(4096).min(4096),
+            Access::Write
+        };
+        lock::take(&file, path, access)?;
+        let direct = options.direct.then(|| Direct::open(&file, readonly));
+        let direct = direct
+            .transpose()
+            .map_err(|source| direct_error(path, source))?;
+        let mut geometry = file::geometry(&file, path)?;
+        let content = match Format::of(options.format, path) {
+            Format::Raw => {
+                check_size(path, geometry.size, SECTOR)?;
+                if let Some(direct) = &direct {
+                    geometry.prefer_block(direct.block);
+                }
+                Content::Raw(Raw::new(file, direct, geometry.device, geometry.size))
+            }
+            Format::Qcow2 => {
+                let qcow2 = Qcow2::open(file, direct, path, options)?;
+                geometry.size = qcow2.size;
+                geometry.blocks = qcow2.blocks();
+                Content::Qcow2(qcow2)
             }
         };
-        if geometry.size == 0 {
-            return Err(ImageError::Empty { path: named() });
+        if let Some(block) = options.block_size {
+            geometry.blocks.logical = block;
         }
-        if !geometry.size.is_multiple_of(SECTOR) {
-            return Err(ImageError::Size {
-                path: named(),
-                size: geometry.size,
-            });
-        }
+        let blocks = &mut geometry.blocks;
+        blocks.physical = blocks.physical.max(blocks.logical);
+        check_size(path, geometry.size, u64::from(blocks.logical))?;
         Ok(Self {
-            punch: !block_device && can_punch(&file, geometry.size),
-            file,
-            path: named(),
+            content,
+            path: path.to_owned(),
             readonly,
-            block_device,
-            size: geometry.size,
-            logical_block: geometry.logical_block,
-            physical_block: geometry.physical_block,
+            size: geometry.size.into(),
+            blocks: geometry.blocks,
         })
     }
 
-    /// The open file: read and write it at byte offsets below [`Self::size`].
-    pub fn file(&self) -> &File {
-        &self.file
+    /// The image when it is a raw one.
+    pub fn raw(&self) -> Option<&Raw> {
+        match &self.content {
+            Content::Raw(raw) => Some(raw),
+            Content::Qcow2(_) => None,
+        }
     }
 
     /// Where it was opened, for messages.
@@ -113,101 +136,76 @@ impl Image {
         self.readonly
     }
 
-    /// Length in bytes, a multiple of 512.
+    /// Length of the disk in bytes, a multiple of 512. It changes by [`remeasure`](Self::remeasure).
     pub fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Relaxed)
     }
 
-    /// Smallest unit the medium addresses, in bytes.
-    pub fn logical_block(&self) -> u32 {
-        self.logical_block
+    /// The units the medium works in.
+    pub fn blocks(&self) -> Blocks {
+        self.blocks
     }
 
-    /// Unit that is written without reading first, in bytes.
-    pub fn physical_block(&self) -> u32 {
-        self.physical_block
-    }
-
-    /// Whether space can be given back: holes in a file, discard on a device.
+    /// Whether space can be given back: holes in a file, discard on a device, clusters of a format.
     pub fn can_discard(&self) -> bool {
-        !self.readonly && (self.block_device || self.punch)
+        !self.readonly && self.raw().is_none_or(Raw::can_discard)
     }
 
-    /// Whether the image lies in memory (tmpfs): reading and writing it never waits for a disk,
-    /// and there is nothing to flush. Of a block device only the node in /dev does.
-    pub fn in_memory(&self) -> bool {
-        !self.block_device
-            && nix::sys::statfs::fstatfs(&self.file)
-                .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
-    }
-
-    /// Whether the image is a block device of the host.
+    /// Whether a discard is an order to a block device of the host.
     pub fn is_block_device(&self) -> bool {
-        self.block_device
+        self.raw().is_some_and(Raw::is_block_device)
     }
 
-    /// Gives the space of a range of a block device back (BLKDISCARD). Blocks until done.
-    pub fn discard_blocking(&self, offset: u64, len: u64) -> io::Result<()> {
-        blockdev::discard(&self.file, offset, len)
+    /// Looks at the file's size again; says whether it has changed, and takes it when it may be.
+    ///
+    /// # Errors
+    /// It cannot be this disk's size, which stays as it was.
+    pub fn remeasure(&self) -> Result<bool, ImageError> {
+        let Some(raw) = self.raw() else {
+            return Err(ImageError::FixedSize {
+                path: self.path.clone(),
+            });
+        };
+        let size = file::geometry(raw.file(), &self.path)?.size;
+        check_size(&self.path, size, u64::from(self.blocks.logical))?;
+        Ok(self.size.swap(size, Ordering::Relaxed) != size)
     }
-}
 
-/// Whether holes can be made in a file of `size` bytes.
-fn can_punch(file: &File, size: u64) -> bool {
-    // One past the end changes nothing, and tells. A file opened for reading has none.
-    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    fallocate(file, flags, size.cast_signed(), SECTOR.cast_signed()).is_ok()
-}
-
-/// Refuses what is neither a file nor a block device.
-fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), ImageError> {
-    let kind = metadata.file_type();
-    let name = if kind.is_file() || kind.is_block_device() {
-        return Ok(());
-    } else if kind.is_dir() {
-        "directory"
-    } else if kind.is_char_device() {
-        "character device"
-    } else if kind.is_fifo() {
-        "pipe"
-    } else {
-        "socket"
-    };
-    Err(ImageError::Kind {
-        path: path.to_owned(),
-        kind: name,
-    })
-}
-
-fn take_lock(file: &File, path: &Path, readonly: bool) -> Result<(), ImageError> {
-    let access = if readonly {
-        Access::Read
-    } else {
-        Access::Write
-    };
-    let mut left = LOCK_ATTEMPTS;
-    let locked = loop {
-        match lock::lock(file, access) {
-            Err(LockError::Held { .. }) if left > 0 => left -= 1,
-            other => break other,
-        }
-        std::thread::sleep(LOCK_PAUSE);
-    };
-    match locked {
-        Ok(()) => Ok(()),
-        Err(LockError::Held { by_writer }) => Err(ImageError::Locked {
-            path: path.to_owned(),
-            by_writer,
-            readonly,
-        }),
-        Err(LockError::Unsupported(error)) => {
-            warn!(
-                "Cannot lock disk image '{}' ({error}): make sure that nobody else writes to it",
-                path.display()
-            );
-            Ok(())
+    /// Carries out `io`, for which `op` has gathered. Waits until it is done: for threads that may.
+    pub(crate) fn perform(&self, op: &Op, io: HostIo, bounce: &mut Bounce) -> io::Result<u32> {
+        match &self.content {
+            Content::Raw(raw) => raw.perform(op, io, bounce),
+            Content::Qcow2(qcow2) => qcow2.perform(op, io, bounce),
         }
     }
+
+    /// Nobody drives the disk any more: what is only in memory of its tables is written.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        match &self.content {
+            Content::Qcow2(qcow2) if !self.readonly => qcow2.settle(),
+            _ => Ok(()),
+        }
+    }
+
+    /// An operation has panicked.
+    pub(crate) fn give_up(&self) {
+        if let Content::Qcow2(qcow2) = &self.content {
+            qcow2.give_up();
+        }
+    }
+}
+
+/// Refuses a size that is none, or no number of whole blocks.
+fn check_size(path: &Path, size: u64, block: u64) -> Result<(), ImageError> {
+    let path = || path.to_owned();
+    if size == 0 {
+        return Err(ImageError::Empty { path: path() });
+    }
+    if !size.is_multiple_of(block) {
+        let path = path();
+        return Err(ImageError::Size { path, size, block });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,6 +2,14 @@
 
 use super::*;
 
+const READONLY: Options = Options {
+    format: None,
+    readonly: true,
+    direct: false,
+    backing: false,
+    block_size: None,
+};
+
 fn file_of(size: u64) -> tempfile::NamedTempFile {
     let file = tempfile::Builder::new().suffix(".img").tempfile().unwrap();
     file.as_file().set_len(size).unwrap();
@@ -9,30 +17,38 @@ fn file_of(size: u64) -> tempfile::NamedTempFile {
 }
 
 fn refusal(path: &Path, readonly: bool) -> String {
-    Image::open(path, None, readonly).unwrap_err().to_string()
+    Image::open(
+        path,
+        &Options {
+            readonly,
+            ..Options::default()
+        },
+    )
+    .unwrap_err()
+    .to_string()
 }
 
 #[test]
 fn a_file_is_measured() {
     let file = file_of(1 << 20);
-    let image = Image::open(file.path(), None, false).unwrap();
+    let image = Image::open(file.path(), &Options::default()).unwrap();
     assert_eq!(image.size(), 1 << 20);
-    assert_eq!(image.logical_block(), 512);
+    assert_eq!(image.blocks().logical, 512);
     assert!(!image.readonly());
-    assert!(image.physical_block().is_power_of_two());
+    assert!(image.blocks().physical.is_power_of_two());
 }
 
 #[test]
 fn two_writers_are_refused_by_name_and_readers_share() {
     let file = file_of(4096);
-    let first = Image::open(file.path(), None, false).unwrap();
+    let first = Image::open(file.path(), &Options::default()).unwrap();
     let message = refusal(file.path(), false);
     assert!(message.contains(file.path().to_str().unwrap()), "{message}");
     assert!(message.contains("in use"), "{message}");
     assert!(refusal(file.path(), true).contains("writes to it"));
     drop(first);
-    let _a = Image::open(file.path(), None, true).unwrap();
-    let _b = Image::open(file.path(), None, true).unwrap();
+    let _a = Image::open(file.path(), &READONLY).unwrap();
+    let _b = Image::open(file.path(), &READONLY).unwrap();
     assert!(refusal(file.path(), false).contains("--readonly"));
 }
 
@@ -46,15 +62,19 @@ fn what_cannot_be_a_disk_is_refused() {
     assert!(refusal(file_of(0).path(), false).contains("is empty"));
     let qcow2 = dir.path().join("a.qcow2");
     std::fs::write(&qcow2, [0; 512]).unwrap();
-    assert!(refusal(&qcow2, false).contains("later release"));
-    assert!(Image::open(&qcow2, Some(Format::Raw), false).is_ok());
+    assert!(refusal(&qcow2, false).contains("not in qcow2 format"));
+    let raw = Options {
+        format: Some(Format::Raw),
+        ..Options::default()
+    };
+    assert!(Image::open(&qcow2, &raw).is_ok());
 }
 
 #[test]
 fn the_content_never_decides_the_format() {
     let file = file_of(512);
     std::fs::write(file.path(), [b"QFI\xfb".as_slice(), &[0; 508]].concat()).unwrap();
-    assert!(Image::open(file.path(), None, false).is_ok());
+    assert!(Image::open(file.path(), &Options::default()).is_ok());
 }
 
 /// Its node lies on a file system in memory (devtmpfs); what it stores must be flushed all the same.
@@ -71,8 +91,8 @@ fn a_block_device_is_not_in_memory() {
         let _ = io::Write::write_all(&mut io::stderr(), b"SKIPPED: no loop device here\n");
         return;
     };
-    let image = Image::open(Path::new(&node), None, false);
-    let in_memory = image.map(|image| image.in_memory());
+    let image = Image::open(Path::new(&node), &Options::default());
+    let in_memory = image.map(|image| image.raw().unwrap().in_memory());
     let _ = losetup(&["--detach".as_ref(), node.as_ref()]);
     assert!(!in_memory.unwrap());
 }

@@ -4,8 +4,8 @@
 use super::*;
 use proptest::prelude::*;
 
+const SIZE: u64 = 1 << 20;
 const LIMITS: Limits = Limits {
-    size: 1 << 20,
     readonly: false,
     discard: true,
     write_zeroes: true,
@@ -30,7 +30,7 @@ fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
 
 #[test]
 fn a_transfer_lies_within_the_disk() {
-    let parse = |sector, len| Command::parse(header(0, sector), 0, len, &LIMITS);
+    let parse = |sector, len| Command::parse(header(0, sector), 0, len, SIZE, LIMITS);
     assert_eq!(
         parse(1, 1024),
         Ok(Command::Read {
@@ -63,7 +63,7 @@ fn a_transfer_lies_within_the_disk() {
 fn unknown_and_refused_types_are_unsupported() {
     for kind in [2, 3, 5, 10, 14, 15, 0x8000_0000, u32::MAX] {
         assert_eq!(
-            Command::parse(header(kind, 0), 0, 0, &LIMITS),
+            Command::parse(header(kind, 0), 0, 0, SIZE, LIMITS),
             Err(Status::Unsupported)
         );
     }
@@ -73,18 +73,18 @@ fn unknown_and_refused_types_are_unsupported() {
         ..LIMITS
     };
     assert_eq!(
-        Command::parse(header(11, 0), 16, 0, &plain),
+        Command::parse(header(11, 0), 16, 0, SIZE, plain),
         Err(Status::Unsupported)
     );
     assert_eq!(
-        Command::parse(header(13, 0), 16, 0, &plain),
+        Command::parse(header(13, 0), 16, 0, SIZE, plain),
         Err(Status::Unsupported)
     );
 }
 
 #[test]
 fn ranges_are_read_and_their_flags_checked() {
-    let parse = |bytes: &[u8], command| Range::parse_all(bytes, command, LIMITS.size);
+    let parse = |bytes: &[u8], command| Range::parse_all(bytes, command, SIZE);
     let two = [range(2, 2, 1), range(8, 0, 0)].concat();
     assert_eq!(
         parse(&two, Command::WriteZeroes),
@@ -133,19 +133,20 @@ proptest! {
         ),
         (sectors, readonly) in (0u64..4096, any::<bool>()),
     ) {
-        let limits = Limits { size: sectors * 512, readonly, ..LIMITS };
-        let parsed = Command::parse(header(kind, sector), to_device, from_device, &limits);
+        let limits = Limits { readonly, ..LIMITS };
+        let size = sectors * 512;
+        let parsed = Command::parse(header(kind, sector), to_device, from_device, size, limits);
         if let Ok(command) = parsed {
             prop_assert!(!(readonly && command.writes()));
         }
         match parsed {
             Ok(Command::Read { offset, len }) => {
                 prop_assert_eq!(len, from_device as u64);
-                prop_assert!(len % 512 == 0 && offset + len <= limits.size);
+                prop_assert!(len % 512 == 0 && offset + len <= size);
             }
             Ok(Command::Write { offset, len }) => {
                 prop_assert_eq!(len, to_device as u64);
-                prop_assert!(len % 512 == 0 && offset + len <= limits.size);
+                prop_assert!(len % 512 == 0 && offset + len <= size);
             }
             _ => {}
         }
@@ -165,10 +166,10 @@ proptest! {
             });
         }
         let command = if discard { Command::Discard } else { Command::WriteZeroes };
-        if let Ok(ranges) = Range::parse_all(&bytes, command, LIMITS.size) {
+        if let Ok(ranges) = Range::parse_all(&bytes, command, SIZE) {
             prop_assert_eq!(ranges.len() * 16, bytes.len());
             for range in ranges {
-                prop_assert!(range.offset + range.len <= LIMITS.size);
+                prop_assert!(range.offset + range.len <= SIZE);
                 prop_assert!(range.len % 512 == 0 && !(discard && range.unmap));
             }
         }

@@ -1,4 +1,4 @@
-//! An `io_uring` over one image, and the ops that are in it.
+//! An `io_uring` over one raw image, and the ops that are in it.
 #![allow(unsafe_code)] // Queueing an operation hands the kernel raw addresses.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -10,68 +10,65 @@ use io_uring::{IoUring, opcode, squeue, types};
 use outboard_device::ratelimit::RateLimit;
 use tracing::error;
 
-use crate::blocking::Blocking;
+use super::MAX_IN_FLIGHT;
 use crate::image::Image;
-use crate::inline::Inline;
-use crate::log;
 use crate::op::Op;
-use crate::plan::{HostIo, Next};
-use crate::request::Status;
+use crate::plan::HostIo;
 
 /// Operations handed to the kernel in one go.
 const SUBMIT_BATCH: u32 = 256;
 
-/// Most ops in flight: a full ring of the guest's. The completion queue has room for all.
-pub const MAX_IN_FLIGHT: usize = 1024;
-
 /// Bytes of zeroes one write can carry.
 const ZEROES_LEN: usize = 1 << 20;
 
-/// Makes a ring of the size workers use: at start, to learn early that there can be none.
-pub fn probe() -> io::Result<()> {
-    new_ring().map(drop)
+/// Makes a ring of the size workers use and has it do nothing once: at start, to learn early that
+/// there can be none.
+pub(super) fn probe() -> io::Result<()> {
+    let mut uring = new_ring()?;
+    // SAFETY: it names no memory.
+    let pushed = unsafe { uring.submission().push(&opcode::Nop::new().build()) };
+    if pushed.is_ok() {
+        uring.submit_and_wait(1)?;
+    }
+    Ok(())
 }
 
 fn new_ring() -> io::Result<IoUring> {
+    // The completion queue has room for all that are in flight.
     IoUring::builder()
         .dontfork()
         .setup_cqsize(MAX_IN_FLIGHT as u32)
         .build(SUBMIT_BATCH)
 }
 
-/// Ops in flight on an image. Dropping it waits for them: until then the kernel writes to guest
+/// Ops in the kernel's hands. Dropping it waits for them: until then the kernel writes to guest
 /// memory.
-pub struct Ring {
-    uring: IoUring,
+pub(super) struct Uring {
+    ring: IoUring,
     image: Arc<Image>,
-    blocking: Blocking,
     /// An op in flight is named to the kernel by its place here.
     slots: Vec<Option<Op>>,
     free: Vec<usize>,
     /// Queued for the kernel and not handed over yet.
     queued: usize,
-    inline: Inline,
     /// What the kernel reads when zeroes are written; a page of zeroes mapped many times.
     zeroes: Box<[u8]>,
 }
 
-impl std::fmt::Debug for Ring {
+impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring")
+        f.debug_struct("Uring")
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
 }
 
-impl Ring {
+impl Uring {
     /// An empty ring over `image`.
-    pub fn new(image: Arc<Image>) -> io::Result<Self> {
-        let uring = new_ring()?;
+    pub(super) fn new(image: Arc<Image>) -> io::Result<Self> {
         Ok(Self {
-            uring,
-            inline: Inline::of(&image),
+            ring: new_ring()?,
             image,
-            blocking: Blocking::new()?,
             slots: Vec::new(),
             free: Vec::new(),
             queued: 0,
@@ -80,56 +77,44 @@ impl Ring {
     }
 
     /// Ops begun and not handed back yet.
-    pub fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.slots.len().saturating_sub(self.free.len())
     }
 
-    /// Whether another op may begin.
-    pub fn has_room(&self) -> bool {
-        self.in_flight() < MAX_IN_FLIGHT
-    }
-
     /// Whether the kernel has refused operations for now: nothing announces when it takes them.
-    pub fn is_behind(&self) -> bool {
+    pub(super) fn is_behind(&self) -> bool {
         self.queued > 0
     }
 
-    /// Signalled when operations that could block end.
-    pub fn blocking(&self) -> &impl AsFd {
-        &self.blocking
+    /// Whether `io` has a form for the ring and can use the memory that `op` has gathered in place.
+    pub(super) fn takes(&self, op: &Op, io: HostIo) -> bool {
+        let in_place = self.image.raw().is_some_and(|raw| raw.in_place(op, io));
+        in_place && !matches!(io, HostIo::Discard { .. })
     }
 
-    /// Begins an op. It comes back from [`finished`](Self::finished), or at once when it took no
-    /// waiting.
-    pub fn begin(&mut self, mut op: Op) -> Option<(Op, Status)> {
-        let mut next = op.plan.next();
-        loop {
-            let io = match next {
-                Next::Done(status) => return Some((op, status)),
-                Next::Io(io) => io,
-            };
-            op.gather(io);
-            let Some(result) = self.inline.run(&self.image, &op, io) else {
-                let slot = self.free.pop().unwrap_or_else(|| {
-                    self.slots.push(None);
-                    self.slots.len().saturating_sub(1)
-                });
-                return self.start(slot, op, io);
-            };
-            let errno = result.as_ref().err().and_then(io::Error::raw_os_error);
-            next = op.plan.advance(result);
-            if next == Next::Done(Status::IoError) {
-                log::host_error(&self.image, &op.plan, errno);
-            }
+    /// Queues `io`, for which `op` has gathered. The op comes back when the kernel makes no room.
+    pub(super) fn start(&mut self, op: Op, io: HostIo) -> Result<(), Op> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len().saturating_sub(1)
+        });
+        let entry = self.entry(&op, io).map(|e| e.user_data(slot as u64));
+        if !entry.is_some_and(|entry| self.push(&entry)) {
+            self.free.push(slot);
+            return Err(op);
         }
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = Some(op);
+        }
+        Ok(())
     }
 
     /// Hands queued operations to the kernel.
-    pub fn submit(&mut self) {
+    pub(super) fn submit(&mut self) {
         if self.queued == 0 {
             return;
         }
-        match self.uring.submit() {
+        match self.ring.submit() {
             Ok(count) => self.queued = self.queued.saturating_sub(count),
             // Short of memory, or of room for completions: they stay queued for the next call.
             Err(e) if is_passing(&e) => {}
@@ -142,54 +127,18 @@ impl Ring {
         }
     }
 
-    /// The next op that has ended, with its outcome. No system call, unless an op goes on.
-    pub fn finished(&mut self) -> Option<(Op, Status)> {
+    /// The next op whose operation has ended. No system call.
+    pub(super) fn finished(&mut self) -> Option<(Op, io::Result<u32>)> {
         loop {
-            let completed = self.uring.completion().next();
-            let (slot, result) = match completed {
-                Some(entry) => (entry.user_data() as usize, outcome(entry.result())),
-                None => self.blocking.finished()?,
-            };
-            let Some(mut op) = self.slots.get_mut(slot).and_then(Option::take) else {
+            let entry = self.ring.completion().next()?;
+            let slot = entry.user_data() as usize;
+            let Some(op) = self.slots.get_mut(slot).and_then(Option::take) else {
                 error!("io_uring completed an operation that was never begun ({slot})");
                 continue;
             };
-            let error = result.as_ref().err().and_then(io::Error::raw_os_error);
-            match op.plan.advance(result) {
-                Next::Io(io) => {
-                    op.gather(io);
-                    if let Some(ended) = self.start(slot, op, io) {
-                        return Some(ended);
-                    }
-                }
-                Next::Done(status) => {
-                    if status != Status::Ok {
-                        log::host_error(&self.image, &op.plan, error);
-                    }
-                    self.free.push(slot);
-                    return Some((op, status));
-                }
-            }
+            self.free.push(slot);
+            return Some((op, outcome(entry.result())));
         }
-    }
-
-    /// Hands `io`, for which `op` has gathered, to the kernel.
-    fn start(&mut self, slot: usize, op: Op, io: HostIo) -> Option<(Op, Status)> {
-        if let HostIo::Discard { offset, len } = io {
-            let image = Arc::clone(&self.image);
-            self.blocking
-                .run(slot, move || image.discard_blocking(offset, len));
-        } else {
-            let entry = self.entry(&op, io).user_data(slot as u64);
-            if !self.push(&entry) {
-                self.free.push(slot);
-                return Some((op, Status::IoError));
-            }
-        }
-        if let Some(place) = self.slots.get_mut(slot) {
-            *place = Some(op);
-        }
-        None
     }
 
     /// Queues an operation; false when the kernel makes no room.
@@ -199,7 +148,7 @@ impl Ring {
             // list of pieces (on the heap, untouched while the op is in its slot), or `zeroes`. All
             // live until the op leaves its slot, which is after the kernel has completed the entry:
             // `Drop` waits for that too. The image is open as long as `self`.
-            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 self.queued = self.queued.saturating_add(1);
                 return true;
             }
@@ -208,16 +157,16 @@ impl Ring {
         false
     }
 
-    /// The kernel's form of an operation.
-    fn entry(&self, op: &Op, io: HostIo) -> squeue::Entry {
+    /// The kernel's form of an operation; `None` for those it has none for.
+    fn entry(&self, op: &Op, io: HostIo) -> Option<squeue::Entry> {
         // Not registered with the ring: the kernel takes a registered file back some time after the
         // process has ended, and its lock would keep the next daemon out until then.
-        let image = types::Fd(self.image.file().as_raw_fd());
+        let image = types::Fd(self.image.raw()?.file_for(op, io).as_raw_fd());
         let pieces = op.pieces().as_ptr().cast::<libc::iovec>(); // `Segment` is an iovec
         let count = op.pieces().len() as u32;
         let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let zero = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-        match (io, op.pieces()) {
+        Some(match (io, op.pieces()) {
             (HostIo::Read { offset, .. }, [one]) => {
                 opcode::Read::new(image, one.addr(), length(one.len()))
                     .offset(offset)
@@ -253,13 +202,11 @@ impl Ring {
                     .offset(offset)
                     .build()
             }
-            // A discard never comes here: it has a thread of its own.
-            (HostIo::Punch { offset, len } | HostIo::Discard { offset, len }, _) => {
-                opcode::Fallocate::new(image, len)
-                    .offset(offset)
-                    .mode(punch)
-                    .build()
-            }
+            (HostIo::Discard { .. }, _) => return None,
+            (HostIo::Punch { offset, len }, _) => opcode::Fallocate::new(image, len)
+                .offset(offset)
+                .mode(punch)
+                .build(),
             (HostIo::ZeroRange { offset, len }, _) => opcode::Fallocate::new(image, len)
                 .offset(offset)
                 .mode(zero)
@@ -267,12 +214,12 @@ impl Ring {
             (HostIo::Sync, _) => opcode::Fsync::new(image)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
-        }
+        })
     }
 
     /// Waits until the kernel has completed something. For the end of a ring only.
     fn wait(&mut self) -> io::Result<()> {
-        match self.uring.submit_and_wait(1) {
+        match self.ring.submit_and_wait(1) {
             Ok(_) => Ok(()),
             Err(e) if is_passing(&e) || e.raw_os_error() == Some(libc::EINTR) => Ok(()),
             Err(e) => Err(e),
@@ -280,19 +227,19 @@ impl Ring {
     }
 }
 
-impl AsFd for Ring {
+impl AsFd for Uring {
     /// Readable while completions wait to be taken.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor belongs to `self.uring` and stays open as long as the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }
+        // SAFETY: the descriptor belongs to `self.ring` and stays open as long as the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 }
 
-impl Drop for Ring {
+impl Drop for Uring {
     fn drop(&mut self) {
-        while self.in_flight() > self.blocking.running() {
+        while self.in_flight() > 0 {
             while self.finished().is_some() {}
-            if self.in_flight() <= self.blocking.running() {
+            if self.in_flight() == 0 {
                 break;
             }
             if let Err(e) = self.wait() {

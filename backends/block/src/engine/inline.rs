@@ -1,0 +1,67 @@
+//! Operations that need not wait, done at once on the worker's thread.
+//!
+//! Data in the page cache is a copy away, and a copy takes less time than handing the operation to
+//! another thread of the kernel and being woken by it. So a read first asks for what is cached
+//! (`RWF_NOWAIT`), and only the rest goes through `io_uring`. A file in memory (tmpfs) refuses that
+//! flag but never waits for a disk at all: there every transfer is plain.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::io;
+
+use crate::image::Image;
+use crate::image::raw;
+use crate::op::Op;
+use crate::plan::HostIo;
+
+/// What can be done at once on one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inline {
+    /// Everything: the image lies in memory.
+    All,
+    /// Reads of what is cached.
+    CachedReads,
+    /// Nothing: there is no cache to ask, or this file system cannot say what is in it.
+    Nothing,
+}
+
+impl Inline {
+    /// What can be done at once on `image`.
+    pub(super) fn of(image: &Image) -> Self {
+        match image.raw() {
+            Some(raw) if raw.is_direct() => Self::Nothing,
+            Some(raw) if raw.in_memory() => Self::All,
+            Some(_) => Self::CachedReads,
+            None => Self::Nothing,
+        }
+    }
+
+    /// Runs the operation if that takes no waiting; `None` when it is better left to the ring.
+    /// `op` must have gathered for `io`.
+    pub(super) fn run(&mut self, image: &Image, op: &Op, io: HostIo) -> Option<io::Result<u32>> {
+        let file = image.raw()?.file();
+        let pieces = op.pieces();
+        match (*self, io) {
+            (Self::All, HostIo::Read { offset, .. }) => Some(raw::read(file, pieces, offset, 0)),
+            (Self::All, HostIo::Write { offset, .. }) => Some(raw::write(file, pieces, offset, 0)),
+            (Self::All, HostIo::Sync) => Some(Ok(0)),
+            (Self::CachedReads, HostIo::Read { offset, .. }) => {
+                match raw::read(file, pieces, offset, libc::RWF_NOWAIT) {
+                    Ok(count) if count > 0 => Some(Ok(count)),
+                    Err(error) if is_unsupported(&error) => {
+                        *self = Self::Nothing;
+                        None
+                    }
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS)
+    )
+}
