@@ -44,7 +44,7 @@ impl Daemon {
                 _ => Ok(()),
             });
         }
-        let daemon = Self::run(program, command)?;
+        let daemon = Self::start(program, command)?;
         Ok((daemon, ours))
     }
 
@@ -55,10 +55,12 @@ impl Daemon {
     ) -> Result<Self> {
         let mut command = Command::new(program);
         command.args(args);
-        Self::run(program, command)
+        Self::start(program, command)
     }
 
-    fn run(program: &Path, mut command: Command) -> Result<Self> {
+    /// Runs a command of the caller's making; `program` names it in errors. Its standard input and
+    /// output lead nowhere, and its standard error is kept.
+    pub fn start(program: &Path, mut command: Command) -> Result<Self> {
         let failed = |source| spawn_error(program, source);
         let words = memfd_create(c"words", MFdFlags::MFD_CLOEXEC).map_err(|e| failed(e.into()))?;
         let words = File::from(words);

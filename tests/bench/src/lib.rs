@@ -1,0 +1,26 @@
+//! Measures a virtio path end to end: a vhost-user backend, ours or anyone's, driven as a guest's
+//! driver would, without a VM.
+//!
+//! A [`case::Case`] is one point of a sweep. [`backend::Backend`] starts or finds the process to be
+//! measured, [`drive`] keeps a number of requests outstanding in its rings for a given time, and a
+//! [`record::Record`] says what came of it and under what conditions.
+#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // Figures are rounded, and never negative.
+
+pub mod affinity;
+pub mod backend;
+pub mod bytes;
+pub mod case;
+pub mod cli;
+pub mod clock;
+pub mod drive;
+pub mod error;
+pub mod figures;
+pub mod image;
+pub mod load;
+pub mod machine;
+pub mod null;
+pub mod record;
+pub mod run;
+pub mod table;
+
+pub use error::{Error, Result};

@@ -1,0 +1,85 @@
+//! One run, as a line of JSON: kept for ever, so that every figure can be traced to its rounds.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::affinity::Affinity;
+use crate::case::Case;
+use crate::error::{Error, Result};
+use crate::figures::Figures;
+use crate::machine::{Machine, Noise};
+
+/// What was measured, where, under what conditions, and what came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Whose figure it is.
+    pub subject: String,
+    /// The command that started it, or the socket it was found at.
+    pub command: String,
+    /// Which repetition, from 1.
+    pub round: u32,
+    /// Seconds since 1970.
+    pub at: u64,
+    /// What was done.
+    pub case: Case,
+    /// Where it ran.
+    pub affinity: Affinity,
+    /// What came of it.
+    pub figures: Figures,
+    /// What others took of the machine meanwhile.
+    pub noise: Noise,
+    /// The machine.
+    pub machine: Machine,
+}
+
+/// A file of records, appended to line by line.
+#[derive(Debug)]
+pub struct Log {
+    file: File,
+    path: std::path::PathBuf,
+}
+
+impl Log {
+    /// Opens the file, to add to what is there.
+    pub fn append(path: &Path) -> Result<Self> {
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(Error::file("write", path))?;
+        let path = path.to_owned();
+        Ok(Self { file, path })
+    }
+
+    /// Adds a line.
+    pub fn write(&mut self, record: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_string(record).map_err(|e| Error::Content {
+            path: self.path.clone(),
+            reason: e.to_string(),
+        })?;
+        line.push('\n');
+        self.file
+            .write_all(line.as_bytes())
+            .map_err(Error::file("write", &self.path))
+    }
+}
+
+/// All records of a file.
+pub fn read(path: &Path) -> Result<Vec<Record>> {
+    let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(n, line)| {
+            serde_json::from_str(line).map_err(|e| Error::Content {
+                path: path.to_owned(),
+                reason: format!("line {} is no record: {e}", n + 1),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,203 @@
+//! One case from start to end: backend, negotiation, queues, loop, figures.
+
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use outboard_device::driver::connection::{
+    DEFAULT_LIMIT, F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_VERSION_1,
+};
+use outboard_device::driver::{Driver, Options, QueueOptions};
+use vhost::vhost_user::VhostUserProtocolFeatures;
+
+use crate::affinity::Affinity;
+use crate::backend::{Backend, Places, Target};
+use crate::bytes::Bytes;
+use crate::case::{Case, Path, Switch, Wait};
+use crate::clock::MachineTime;
+use crate::drive::{self, Lane, Measured, Plan};
+use crate::error::{Error, Result};
+use crate::figures::Figures;
+use crate::load::{Area, Block, Load, Plain};
+use crate::machine::{Machine, Noise};
+use crate::record::Record;
+
+/// How long, and where.
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    /// Before measuring.
+    pub warmup: Duration,
+    /// Measured.
+    pub time: Duration,
+    /// Placement of both sides.
+    pub affinity: Affinity,
+}
+
+/// Whose figure a run gives.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Its name in tables.
+    pub name: String,
+    /// Where it is.
+    pub target: Target,
+    /// The image its command names.
+    pub file: Option<std::path::PathBuf>,
+}
+
+/// Entries of a ring that has room for every request, and as many as guests use.
+const USUAL_RING: u16 = 512;
+
+/// Measures one case, with a backend of its own where it is started.
+pub fn run(
+    subject: &Subject,
+    case: &Case,
+    conditions: &Conditions,
+    round: u32,
+    stop: &AtomicBool,
+) -> Result<Record> {
+    let places = Places {
+        file: subject.file.clone(),
+        queues: case.queues,
+    };
+    conditions.affinity.driver.hold_this_thread()?;
+    let mut backend = Backend::start(&subject.target, &places)?;
+    let mut driver = negotiate(&mut backend, case)?;
+    let before = MachineTime::now();
+    let measured = match case.path {
+        Path::Null | Path::Block => {
+            let area = Area::of(&mut driver, case.size)?;
+            let load = |driver: &mut Driver, queue| Block::new(driver, case, area, queue);
+            measure(&mut driver, case, conditions, &backend, stop, load)
+        }
+        Path::Net | Path::Console | Path::Rng => {
+            let load = |driver: &mut Driver, _| Plain::new(driver, case);
+            measure(&mut driver, case, conditions, &backend, stop, load)
+        }
+    }?;
+    // Including the warm-up and what went before it, which the two sides' own time leaves out: little.
+    let elapsed = MachineTime::now().since(before);
+    let counts = &measured.counts;
+    let share = (conditions.warmup + conditions.time).as_secs_f64()
+        / conditions.time.as_secs_f64().max(1e-9);
+    let ours = (counts.driver + counts.backend.unwrap_or_default()).mul_f64(share);
+    Ok(Record {
+        subject: subject.name.clone(),
+        command: backend.command().to_owned(),
+        round,
+        at: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs()),
+        case: case.clone(),
+        affinity: conditions.affinity.clone(),
+        figures: Figures::new(counts, &measured.latencies),
+        noise: Noise::of(elapsed, ours),
+        machine: Machine::here(),
+    })
+}
+
+/// Connects and agrees on what the case wants.
+fn negotiate(backend: &mut Backend, case: &Case) -> Result<Driver> {
+    let stream = backend.connect()?;
+    let mut unwanted = 0;
+    for (switch, feature) in [
+        (case.event_idx, F_EVENT_IDX),
+        (case.indirect, F_INDIRECT_DESC),
+    ] {
+        if switch == Switch::Off {
+            unwanted |= feature;
+        }
+    }
+    let features = match case.path {
+        // Nothing of a card's offloads: frames are what they seem.
+        Path::Net => F_VERSION_1 | F_PROTOCOL_FEATURES | F_EVENT_IDX | F_INDIRECT_DESC,
+        _ => u64::MAX,
+    };
+    let options = Options {
+        memory: vec![(0, memory(case))],
+        features: features & !unwanted,
+        protocol: VhostUserProtocolFeatures::all(),
+        limit: DEFAULT_LIMIT,
+    };
+    let driver = Driver::new(stream, &options)?;
+    for (switch, feature, name) in [
+        (case.event_idx, F_EVENT_IDX, "EVENT_IDX"),
+        (case.indirect, F_INDIRECT_DESC, "indirect descriptors"),
+    ] {
+        if switch == Switch::On && !driver.has(feature) {
+            return Err(Error::Unfit(format!("the backend does not offer {name}")));
+        }
+    }
+    Ok(driver)
+}
+
+/// Bytes of guest memory for all rings and buffers.
+fn memory(case: &Case) -> u64 {
+    let Bytes(size) = case.size;
+    // Header, status and header of a frame, each on lines of its own.
+    let each = size.next_multiple_of(4096) + 4096;
+    let queue = each * u64::from(case.depth) + (4 << 20);
+    (queue * u64::from(case.queues)).next_multiple_of(2 << 20)
+}
+
+/// Which queue of the device lane `n` drives.
+fn queue_index(path: Path, n: u16) -> u16 {
+    match path {
+        // The transmit queue of each pair; a console's port 0 only has one.
+        Path::Net | Path::Console => 2 * n + 1,
+        Path::Null | Path::Block | Path::Rng => n,
+    }
+}
+
+fn measure<L: Load>(
+    driver: &mut Driver,
+    case: &Case,
+    conditions: &Conditions,
+    backend: &Backend,
+    stop: &AtomicBool,
+    load: impl Fn(&mut Driver, u16) -> Result<L>,
+) -> Result<Measured> {
+    let queues = driver.negotiated().queues.max(1);
+    let last = queue_index(case.path, case.queues - 1);
+    if last >= queues {
+        return Err(Error::Unfit(format!(
+            "the case wants {} queues, the device has {queues} in all",
+            case.queues
+        )));
+    }
+    let descriptors = match case.path {
+        Path::Null | Path::Block => Block::descriptors(case.path),
+        _ => 1,
+    };
+    let (entries, indirect) = match case.indirect {
+        Switch::On => (case.depth, descriptors.next_power_of_two()),
+        Switch::Off => (case.depth * descriptors, 0),
+    };
+    let options = QueueOptions {
+        size: entries.next_power_of_two().max(USUAL_RING),
+        base: 0,
+        indirect,
+    };
+    let mut lanes = Vec::new();
+    for n in 0..case.queues {
+        let load = load(driver, n)?;
+        let index = queue_index(case.path, n);
+        driver.start_queue(index, &options)?;
+        lanes.push(Lane::new(driver.take_queue(index)?, load, case.depth));
+    }
+    backend.hold(&conditions.affinity.backend)?;
+    let plan = Plan {
+        sleep: case.wait == Wait::Sleep,
+        warmup: conditions.warmup,
+        time: conditions.time,
+        rate: case.rate,
+        backend: backend.clock(),
+        stop,
+    };
+    let measured = drive::run(&mut lanes, &plan);
+    for lane in lanes {
+        driver.put_queue(lane.queue);
+    }
+    match measured {
+        Err(Error::Driver(error)) => Err(backend.failed(&format!("cannot be measured: {error}"))),
+        measured => measured,
+    }
+}

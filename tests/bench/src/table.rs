@@ -1,0 +1,134 @@
+//! Text tables, for a terminal and for Markdown.
+
+/// Rows under a heading; the first column is aligned left, the others right.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with this heading.
+    pub fn new<S: Into<String>>(heading: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            rows: vec![heading.into_iter().map(Into::into).collect()],
+        }
+    }
+
+    /// Adds a row.
+    pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
+        self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    /// In columns, for a terminal: one line a row.
+    pub fn lines(&self) -> Vec<String> {
+        let widths = self.widths();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).enumerate();
+            let cells: Vec<_> = cells
+                .map(|(n, (cell, width))| pad(cell, *width, n))
+                .collect();
+            cells.join("  ").trim_end().to_owned()
+        };
+        self.rows.iter().map(line).collect()
+    }
+
+    /// In Markdown.
+    pub fn markdown(&self) -> String {
+        let widths = self.widths();
+        let mut lines = Vec::new();
+        for (n, row) in self.rows.iter().enumerate() {
+            let cells = row.iter().zip(&widths).enumerate();
+            let cells: Vec<_> = cells
+                .map(|(n, (cell, width))| pad(cell, *width, n))
+                .collect();
+            lines.push(cells);
+            if n == 0 {
+                let rule = widths.iter().enumerate();
+                let rule = rule.map(|(n, width)| match n {
+                    0 => "-".repeat(*width),
+                    _ => "-".repeat(width - 1) + ":",
+                });
+                lines.push(rule.collect());
+            }
+        }
+        let lines = lines
+            .into_iter()
+            .map(|cells| format!("| {} |\n", cells.join(" | ")));
+        lines.collect::<Vec<_>>().concat()
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |n: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(n));
+            cells.map(|cell| cell.chars().count()).max()
+        };
+        (0..columns).map(|n| width(n).unwrap_or(0).max(3)).collect()
+    }
+}
+
+fn pad(cell: &str, width: usize, column: usize) -> String {
+    if column == 0 {
+        format!("{cell:<width$}")
+    } else {
+        format!("{cell:>width$}")
+    }
+}
+
+/// A number with three digits that count: 0.123, 1.23, 12.3, 123, 1.23k, 12.3M.
+pub fn short(value: f64) -> String {
+    let (value, unit) = match value.abs() {
+        v if v >= 999.5e6 => (value / 1e9, "G"),
+        v if v >= 999.5e3 => (value / 1e6, "M"),
+        v if v >= 999.5 => (value / 1e3, "k"),
+        _ => (value, ""),
+    };
+    let digits = match value.abs() {
+        v if v >= 99.95 => 0,
+        v if v >= 9.995 => 1,
+        v if v >= 0.9995 => 2,
+        0.0 => 0,
+        _ => 3,
+    };
+    format!("{value:.digits$}{unit}")
+}
+
+/// A share of the whole: `7%`.
+pub fn percent(share: f64) -> String {
+    format!("{:.0}%", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let cases = [
+            (0.0, "0"),
+            (0.0123, "0.012"),
+            (1.0, "1.00"),
+            (12.34, "12.3"),
+            (123.4, "123"),
+            (999.9, "1.00k"),
+            (4_900_000.0, "4.90M"),
+            (6.26e9, "6.26G"),
+            (99_960.0, "100k"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(short(value), text);
+        }
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(["case", "rate"]);
+        table.row(["null, depth 1", "2.1M"]);
+        assert_eq!(
+            table.lines(),
+            ["case           rate", "null, depth 1  2.1M"]
+        );
+        let text = "| case          | rate |\n| ------------- | ---: |\n| null, depth 1 | 2.1M |\n";
+        assert_eq!(table.markdown(), text);
+    }
+}
