@@ -108,7 +108,7 @@ fn a_backend_is_measured_at_its_socket() {
     ));
     assert!(records[0].figures.requests > 0);
     assert_eq!(records[0].subject, "null.sock");
-    kill(Pid::from_raw(backend.id() as i32), Signal::SIGTERM).unwrap();
+    kill(Pid::from_raw(backend.id().cast_signed()), Signal::SIGTERM).unwrap();
     assert!(backend.wait().unwrap().success());
 }
 
@@ -162,7 +162,7 @@ fn interrupted_it_leaves_nothing_behind() {
         thread::sleep(Duration::from_millis(5));
     }
     thread::sleep(Duration::from_millis(100));
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", words(&output));
     assert!(words(&output).contains("interrupted"));
