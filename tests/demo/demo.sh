@@ -4,6 +4,8 @@
 #
 #   DEMO_RIG=native|nested   where the guest runs (default: found out by booting a probe guest).
 #                            nested: this script runs again, natively, in a machine that QEMU emulates
+#   DEMO_NET=tap|user        the guest's network (default: a tap for root and for those whose sudo asks
+#                            nothing; the user-mode network of --net user for everybody else)
 #   DEMO_BIN=DIR             binaries built already; nothing is built
 #   ASSUME_YES=1             install missing packages without asking
 set -eu
@@ -17,6 +19,7 @@ rm -rf "$WORK"
 mkdir -p "$WORK/www"
 LOG=$WORK/demo.log
 : >"$LOG"
+choose_net
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -25,15 +28,20 @@ if [ -n "${DEMO_INNER:-}" ]; then
     echo "Inside the nested rig: the same script in its native mode."
 else
     cat <<END
-Outboard's demo. It builds in $TARGET, downloads Debian kernels (98 MB) to $CACHE
-without installing them, and makes a tap device $TAP that it removes again (root or sudo).
+Outboard's demo. It builds in $TARGET and downloads Debian kernels (98 MB) to $CACHE
+without installing them.
 END
+    case $NET in
+    tap) echo "Run natively, it makes a tap device $TAP, and removes it again (by root or sudo)." ;;
+    user) echo "The guest's network is passt's, which needs no privileges: only root may make a tap." ;;
+    esac
     case ${DEMO_RIG:-} in
     '') echo "Where the guest runs, on this machine's KVM or in the nested rig, a probe guest finds out in step 5." ;;
     *) echo "The guest runs in the $DEMO_RIG way, as DEMO_RIG says." ;;
     esac
     step "Tools: those missing are installed by apt-get, after asking"
     need_tools busybox cpio mke2fs debugfs e2fsck ip ps xz cc
+    [ "$NET" = tap ] || need_tools passt
     [ -n "${DEMO_BIN:-}" ] || have cargo || die "no cargo: install Rust from https://rustup.rs"
     done_step
 fi

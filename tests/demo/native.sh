@@ -29,21 +29,38 @@ make_disk() {
     rm -rf "$root"
 }
 
+# The guest's network, and a web server that it can reach. Sets the VM's --net.
+make_net() {
+    dd if=/dev/urandom of="$WORK/www/file.bin" bs=64k count=32 2>/dev/null
+    sha256sum <"$WORK/www/file.bin" | cut -d' ' -f1 >"$WORK/www/file.sha256"
+    case $NET in
+    tap)
+        make_tap
+        VM_NET=tap=$TAP
+        serve 192.0.2.1:8000 || fail "no web server at 192.0.2.1:8000"
+        ;;
+    user)
+        VM_NET=user
+        # What the guest sends to its gateway, passt brings to our own loopback interface.
+        for PORT in 8000 8001 8002 8003 8004; do ! serve "127.0.0.1:$PORT" || return 0; done
+        fail "no web server at 127.0.0.1: ports 8000 to 8004 are taken"
+        ;;
+    esac
+}
+
 make_tap() {
-    AS_ROOT=
-    if [ "$(id -u)" != 0 ]; then
-        have sudo || fail "making a tap needs root, and there is no sudo"
-        AS_ROOT=sudo
-    fi
     ! ip link show "$TAP" >/dev/null 2>&1 || run $AS_ROOT ip link del "$TAP"
     run $AS_ROOT ip tuntap add dev "$TAP" mode tap user "$(id -u)"
     TAP_MADE=1
     run $AS_ROOT ip addr add 192.0.2.1/24 dev "$TAP"
     run $AS_ROOT ip link set "$TAP" up
-    dd if=/dev/urandom of="$WORK/www/file.bin" bs=64k count=32 2>/dev/null
-    sha256sum <"$WORK/www/file.bin" | cut -d' ' -f1 >"$WORK/www/file.sha256"
-    busybox httpd -f -p 192.0.2.1:8000 -h "$WORK/www" >>"$LOG" 2>&1 &
+}
+
+serve() {
+    busybox httpd -f -p "$1" -h "$WORK/www" >>"$LOG" 2>&1 &
     HTTPD=$!
+    sleep 0.3
+    kill -0 "$HTTPD" 2>/dev/null
 }
 
 run_native() {
@@ -51,15 +68,18 @@ run_native() {
     make_disk
     done_step
 
-    step "Net: tap $TAP, 192.0.2.1, with a web server behind it"
-    make_tap
+    case $NET in
+    tap) step "Net: tap $TAP, 192.0.2.1, with a web server behind it" ;;
+    user) step "Net: passt, with a web server on this machine's loopback interface" ;;
+    esac
+    make_net
     done_step
 
     step "Boot: outboard run, every device in a daemon"
     set -- outboard run --name demo --kernel "$KERNEL/vmlinuz" --initrd "$INITRD" \
-        --cmdline "console=ttyS0 root=/dev/vda rw quiet panic=-1" --cpus 2 --memory 256M \
-        --disk "path=$WORK/root.img" --net "tap=$TAP" \
-        --serial "file=$SERIAL" --console pty
+        --cmdline "console=ttyS0 root=/dev/vda rw quiet panic=-1 demo.net=$NET demo.port=${PORT:-8000}" --cpus 2 --memory 256M \
+        --disk "path=$WORK/root.img" --net "$VM_NET" \
+        --serial "file=$SERIAL" --console pty --log-dir "$WORK/logs"
     note "$*"
     "$@" >"$WORK/vmm.log" 2>&1 </dev/null &
     VMM=$!

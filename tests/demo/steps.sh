@@ -44,25 +44,46 @@ ended() {
     done
 }
 
+# Who may make a tap: root, and those whom sudo asks nothing. Sets NET and AS_ROOT.
+choose_net() {
+    AS_ROOT=
+    if [ "$(id -u)" != 0 ]; then
+        if have sudo && sudo -n true 2>/dev/null; then AS_ROOT=sudo; else NET=user; fi
+    fi
+    NET=${DEMO_NET:-${NET:-tap}}
+    case $NET in tap | user) ;; *) die "DEMO_NET=$NET: use tap or user" ;; esac
+}
+
 # Boots a kernel for as long as it takes to say hello: no CPU flag tells whether KVM can run one.
 probe() {
     [ -w /dev/kvm ] || { note "no /dev/kvm to write to"; return 1; }
     outboard run --kernel "$KERNEL/vmlinuz" --initrd "$INITRD" --memory 256M \
         --cmdline "console=ttyS0 quiet panic=-1 outboard.job=hello" \
-        --serial "file=$WORK/probe.serial" --no-reboot >>"$LOG" 2>&1 </dev/null &
+        --serial "file=$WORK/probe.serial" --log-dir off --no-reboot >>"$LOG" 2>&1 </dev/null &
     probe=$!
+    VMM=$probe
     ended "$probe" 8 || kill "$probe" 2>/dev/null
     ended "$probe" 5 || kill -9 "$probe" 2>/dev/null
     wait "$probe" 2>/dev/null || true
+    VMM=
     cat "$WORK/probe.serial" >>"$LOG" 2>/dev/null || true
     grep -q '^hello from Linux' "$WORK/probe.serial" 2>/dev/null
+}
+
+# stop PID: ends a process of ours, if there is one.
+stop() {
+    [ -n "$1" ] && kill "$1" 2>/dev/null || return 0
+    ended "$1" 12 || kill -9 "$1" 2>/dev/null || true
 }
 
 DAEMONS="outboard-block outboard-net outboard-console"
 daemon_packages() { for name in $DAEMONS; do echo "-p $name"; done; }
 
+# When it returns nothing of ours runs any more.
 cleanup() {
-    [ -z "${VMM:-}" ] || kill "$VMM" 2>/dev/null || true
+    stop "${VMM:-}"
+    stop "$(cat "$WORK/nested.pid" 2>/dev/null)"
+    rm -rf "$WORK/tree" "$WORK/nested.pid"
     [ -z "${READER:-}" ] || kill "$READER" 2>/dev/null || true
     [ -z "${HTTPD:-}" ] || kill "$HTTPD" 2>/dev/null || true
     [ -z "${TAP_MADE:-}" ] || $AS_ROOT ip link del "$TAP" 2>/dev/null || true

@@ -60,13 +60,21 @@ impl Home {
 
     /// Neither a process nor a socket nor a folder of the VM's own is left, or is soon.
     pub fn assert_left_clean(&self) {
-        let end = Instant::now() + LONG;
+        let left = self.left_after(LONG);
+        assert!(left.is_none(), "left behind: {left:?}");
+    }
+
+    /// What is left when this time is over; `None` as soon as it is nothing.
+    pub fn left_after(&self, time: Duration) -> Option<String> {
+        let end = Instant::now() + time;
         loop {
             let (processes, files) = (self.processes(), self.run_files());
             if processes.is_empty() && files.is_empty() {
-                return;
+                return None;
             }
-            assert!(Instant::now() < end, "left behind: {processes:?} {files:?}");
+            if Instant::now() >= end {
+                return Some(format!("{processes:?} {files:?}"));
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -80,5 +88,29 @@ impl Home {
             .flatten()
             .map(|entry| entry.path())
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever looks for traces must find them where there are some.
+    #[test]
+    fn a_process_and_a_file_are_found() {
+        let home = Home::new();
+        assert_eq!(home.left_after(Duration::ZERO), None);
+        let mut sleep = Command::new("sleep");
+        sleep.arg("60");
+        home.adopt(&mut sleep);
+        let mut sleep = sleep.spawn().unwrap();
+        let left = home.left_after(Duration::ZERO).unwrap();
+        assert!(left.contains("sleep"), "{left}");
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+        assert_eq!(home.left_after(LONG), None);
+        std::fs::create_dir_all(home.path().join("run/outboard/vm")).unwrap();
+        let left = home.left_after(Duration::ZERO).unwrap();
+        assert!(left.contains("outboard/vm"), "{left}");
     }
 }

@@ -130,8 +130,15 @@ impl Vm {
     /// Nothing is left of it: no daemon, no file of its own.
     fn leaves_nothing(&self) {
         until("the daemons are gone", || self.daemons().is_empty());
-        let left = walk(&self.dir.path().join("run"));
-        assert!(left.iter().all(|path| path.is_dir()), "{left:?}");
+        let left = self.files();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    /// Files of its own, sockets among them.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = walk(&self.dir.path().join("run"));
+        files.retain(|path| !path.is_dir());
+        files
     }
 }
 
@@ -231,6 +238,29 @@ fn daemons_do_not_outlive_a_vmm_that_is_killed() {
     vm.signal(SIGKILL);
     vm.wait(END_WITHIN);
     until("the daemons are gone", || vm.daemons().is_empty());
+}
+
+/// The twin of every check here that nothing is left: this time something is.
+#[test]
+fn what_is_left_is_found() {
+    if !has_kvm() {
+        return;
+    }
+    let mut vm = Vm::start("");
+    let folder = vm.dir.path().display().to_string();
+    let mut left = Command::new("sh")
+        .args(["-c", "sleep 60; exit", "outboard-left", &folder])
+        .spawn()
+        .unwrap();
+    vm.signal(SIGTERM);
+    vm.wait(END_WITHIN);
+    until("only that is left", || vm.daemons().len() == 1);
+    assert!(vm.daemons()[0].1.contains("outboard-left"));
+    left.kill().unwrap();
+    left.wait().unwrap();
+    vm.leaves_nothing();
+    std::fs::write(vm.dir.path().join("run/x.sock"), "").unwrap();
+    assert_eq!(vm.files(), [vm.dir.path().join("run/x.sock")]);
 }
 
 #[test]

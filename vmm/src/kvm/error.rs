@@ -52,6 +52,15 @@ pub enum KvmError {
     /// vCPUs hang.
     #[error("{0} vCPUs do not leave the guest; the host's kernel log (dmesg) may say why")]
     Stuck(usize),
+    /// The process may have no more descriptors.
+    #[error(
+        "this process may not open enough files to {action}; raise the limit (ulimit -Hn), or use \
+         fewer CPUs, devices and queues"
+    )]
+    Files {
+        /// What was asked, as in "create a vCPU".
+        action: &'static str,
+    },
     /// One ioctl failed.
     #[error("KVM refused to {action}; see the kernel log (dmesg)")]
     Ioctl {
@@ -66,9 +75,12 @@ pub enum KvmError {
 impl KvmError {
     /// For `map_err` on ioctls: names what was tried.
     pub(crate) fn ioctl(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
-        move |error| Self::Ioctl {
-            action,
-            error: error.into(),
+        move |error| match error.errno() {
+            libc::EMFILE => Self::Files { action },
+            _ => Self::Ioctl {
+                action,
+                error: error.into(),
+            },
         }
     }
 }
