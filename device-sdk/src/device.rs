@@ -120,10 +120,20 @@ pub trait Device: Send + 'static {
         let _ = (group, worker);
     }
 
+    /// What to do when told that something outside has changed, such as the size of an image: a
+    /// daemon is told by SIGUSR1. Asked once, before the first frontend; called from a thread of the
+    /// host's own, at any time, also without a frontend. It may block.
+    fn refresher(&self) -> Option<Refresher> {
+        None
+    }
+
     /// Back to the state after construction, with every group stopped. Called at device reset
     /// and between two connections; calling it twice is the same as once.
     fn reset(&mut self);
 }
+
+/// What a device does when something outside has changed.
+pub type Refresher = Box<dyn Fn() + Send>;
 
 /// The two levels a queue group can be written at.
 pub enum Worker {

@@ -33,6 +33,7 @@ pub fn run(line: &str) {
             "stuck" => check(job, stuck()),
             "hostile" => check(job, hostile(number(line, "seed", 1))),
             "storm" => storm(number(line, "seed", 1)),
+            "resize" => check(job, resize()),
             "exits" => check(job, exits(requests)),
             "reboot" => port::reboot(),
             "fault" => unsafe { (0xffff_8000_0000_0000 as *const u8).read_volatile(); },
@@ -138,6 +139,23 @@ fn exits(requests: u64) -> Result<(), &'static str> {
     disk.verify(requests / 2, 3)?;
     cpu::wait(vector, seen);
     port::drain();
+    disk.device.reset()
+}
+
+/// Waits until its disk has another size, which an interrupt announces, and uses all of it.
+fn resize() -> Result<(), &'static str> {
+    const VECTOR: u8 = 0x51;
+    let mut disk = Disk::open(DISK_SLOT, 0, 0x50, 16)?;
+    disk.device.config_interrupts(1, 0, VECTOR)?;
+    let seen = cpu::interrupts(VECTOR);
+    say!("resize the disk now");
+    cpu::wait(VECTOR, seen);
+    let blocks = disk.device.config::<u64>(0) / 8;
+    if blocks <= disk.blocks {
+        return Err("an interrupt, and the disk is as it was");
+    }
+    disk.blocks = blocks;
+    disk.verify(blocks, 5)?;
     disk.device.reset()
 }
 

@@ -126,13 +126,7 @@ impl Device {
         }
         self.write(0x18, size);
         // One MSI-X entry per queue, its number the queue's.
-        let entry = self.msix_table + usize::from(index) * 16;
-        unsafe {
-            (entry as *mut u32).write_volatile(0xfee0_0000 | cpu << 12);
-            ((entry + 4) as *mut u32).write_volatile(0);
-            ((entry + 8) as *mut u32).write_volatile(u32::from(vector));
-            ((entry + 12) as *mut u32).write_volatile(0);
-        }
+        self.route(index, cpu, vector);
         self.write(0x1a, index);
         if self.read::<u16>(0x1a) != index {
             return Err("the queue's vector is refused");
@@ -145,6 +139,24 @@ impl Device {
         }
         self.write(0x1c, 1_u16);
         Ok(ring)
+    }
+
+    /// Fills MSI-X entry `entry`.
+    fn route(&self, entry: u16, cpu: u32, vector: u8) {
+        let entry = self.msix_table + usize::from(entry) * 16;
+        unsafe {
+            (entry as *mut u32).write_volatile(0xfee0_0000 | cpu << 12);
+            ((entry + 4) as *mut u32).write_volatile(0);
+            ((entry + 8) as *mut u32).write_volatile(u32::from(vector));
+            ((entry + 12) as *mut u32).write_volatile(0);
+        }
+    }
+
+    /// Has changes of the device configuration interrupt CPU `cpu` at `vector`, by MSI-X entry `entry`.
+    pub fn config_interrupts(&self, entry: u16, cpu: u32, vector: u8) -> Result<(), &'static str> {
+        self.route(entry, cpu, vector);
+        self.write(0x10, entry);
+        if self.read::<u16>(0x10) == entry { Ok(()) } else { Err("the configuration's vector is refused") }
     }
 
     /// The driver is ready.

@@ -113,6 +113,25 @@ fn a_device_is_reset_under_load() {
     .passed(&["reset"]);
 }
 
+/// The image grows, its daemon is told, and the guest has an interrupt and the room.
+#[test]
+fn a_disk_that_grows_is_announced_to_the_guest() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = disk(folder.path(), "a.img", 64);
+    let mut guest = Guest::start(with_disk("jobs=resize", &path));
+    guest.expect("resize the disk now");
+    let image = fs::File::options().write(true).open(&path).unwrap();
+    image.set_len(192 * 4096).unwrap();
+    signal(guest.daemons("outboard-block")[0], Signal::SIGUSR1);
+    guest.end().passed(&["resize"]);
+    let bytes = fs::read(&path).unwrap();
+    let last = bytes.chunks_exact(4096).next_back().unwrap();
+    assert_eq!(last[..8], word(191, 0, 5).to_le_bytes());
+}
+
 /// Any value to any register, nonsense in the rings, on both CPUs at once: the VM lives, an orderly
 /// driver finds both disks well afterwards, and the log is not flooded.
 #[test]

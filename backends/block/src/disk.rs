@@ -1,10 +1,11 @@
 //! The block device: identity, features, configuration, and a worker for each queue.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use outboard_device::{Device, DeviceError, Worker};
-use tracing::warn;
+use outboard_device::device::Refresher;
+use outboard_device::{Device, DeviceError, DeviceEvents, Worker};
+use tracing::{info, warn};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES,
 };
@@ -54,6 +55,8 @@ pub struct Disk {
     queues: u16,
     serial: [u8; SERIAL_LEN],
     acked: u64,
+    /// Where a change of size is announced: with the present frontend, or the last.
+    events: Arc<Mutex<Option<DeviceEvents>>>,
 }
 
 impl Disk {
@@ -75,6 +78,7 @@ impl Disk {
             queues,
             serial: padded,
             acked: 0,
+            events: Arc::default(),
         })
     }
 
@@ -124,6 +128,15 @@ impl Device for Disk {
         Ok(Worker::queues(worker))
     }
 
+    fn attach(&mut self, events: DeviceEvents) {
+        *lock(&self.events) = Some(events);
+    }
+
+    fn refresher(&self) -> Option<Refresher> {
+        let (image, events) = (Arc::clone(&self.image), Arc::clone(&self.events));
+        Some(Box::new(move || remeasure(&image, &events)))
+    }
+
     fn reset(&mut self) {
         self.acked = 0;
         if let Err(error) = self.image.settle() {
@@ -131,6 +144,28 @@ impl Device for Disk {
             warn!("Cannot write the tables of disk image '{path}': {error}");
         }
     }
+}
+
+/// Looks at the image's size again, and announces another one.
+fn remeasure(image: &Image, events: &Mutex<Option<DeviceEvents>>) {
+    match image.remeasure() {
+        Ok(true) => {
+            let path = image.path().display();
+            info!("Disk image '{path}' has {} bytes now", image.size());
+            if let Some(events) = &*lock(events) {
+                events.config_changed();
+            }
+        }
+        Ok(false) => {
+            let path = image.path().display();
+            info!("Disk image '{path}' has the size it had");
+        }
+        Err(error) => warn!("{error}. For the guest its size is what it was"),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

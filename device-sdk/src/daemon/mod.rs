@@ -130,15 +130,19 @@ pub fn init_logging(args: &LogArgs) {
 /// signals to this one. Returns `Ok` after a signal or the end of the inherited stream: the
 /// daemon's work is done and it exits with 0.
 ///
+/// SIGUSR1 has the device [look](Device::refresher) at what lies outside again.
+///
 /// The device is [reset](Device::reset) after each frontend. Another signal, a second or more after
 /// the first, ends the process at once where that is still being obeyed.
 pub fn serve<D: Device>(endpoint: &Endpoint, mut device: D) -> Result<(), ServeError> {
     let setup = |what| move |source| ServeError::Setup { what, source };
     let signals = Signals::block().map_err(setup("block signals"))?;
     // Confined after the endpoint is open and before the first thread starts.
-    let begin = || {
+    let refresher = device.refresher();
+    let begin = move || {
         sandbox::confine().map_err(setup("give up privileges"))?;
-        signals.wait_in_thread().map_err(setup("wait for signals"))
+        let waiting = signals.wait_in_thread(refresher);
+        waiting.map_err(setup("wait for signals"))
     };
     if let Some(path) = &endpoint.socket {
         let socket = Socket::listen(path)?;

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, turned into an orderly end.
+//! SIGTERM and SIGINT, turned into an orderly end; SIGUSR1, turned into a look at the world outside.
 
 use std::io;
 use std::net::Shutdown;
@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
+use tracing::debug;
+
+use crate::device::Refresher;
 
 /// A signal that comes sooner after the first is one with it: the parent-death signal comes once for
 /// each thread of a parent that is killed, since the child passes from one to the next.
@@ -27,7 +30,7 @@ pub(super) struct Stop {
     stream: Mutex<Option<UnixStream>>,
 }
 
-/// The two signals, blocked in the thread that made this and in all that it starts.
+/// The signals, blocked in the thread that made this and in all that it starts.
 #[derive(Debug)]
 pub(super) struct Signals(SigSet);
 
@@ -36,12 +39,14 @@ impl Signals {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGTERM);
         signals.add(Signal::SIGINT);
+        signals.add(Signal::SIGUSR1);
         signals.thread_block()?;
         Ok(Self(signals))
     }
 
-    /// Waits for them, also for those that have come already, in a thread of its own.
-    pub(super) fn wait_in_thread(&self) -> io::Result<Arc<Stop>> {
+    /// Waits for them, also for those that have come already, in a thread of its own, which calls
+    /// `refresh` at each SIGUSR1.
+    pub(super) fn wait_in_thread(&self, refresh: Option<Refresher>) -> io::Result<Arc<Stop>> {
         let signals = self.0;
         let stop = Arc::new(Stop::new()?);
         let asked = Arc::clone(&stop);
@@ -50,6 +55,13 @@ impl Signals {
             .spawn(move || {
                 let mut since = None;
                 while let Ok(signal) = signals.wait() {
+                    if signal == Signal::SIGUSR1 {
+                        match &refresh {
+                            Some(refresh) => refresh(),
+                            None => debug!("SIGUSR1 means nothing to this device"),
+                        }
+                        continue;
+                    }
                     let since = since.get_or_insert_with(Instant::now);
                     if asked.request() && since.elapsed() >= PATIENCE {
                         // Asked again: do not wait for requests that do not end.
