@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Tests fail by panicking, their helpers too.
 
 use std::fs;
+use std::process::Command;
 
 use outboard_device::driver::block::{BlockQueue, F_FLUSH, F_MQ, Kind, SECTOR, Status};
 use outboard_device::driver::connection::DEFAULT_LIMIT;
@@ -22,16 +23,31 @@ fn pattern(sector: u64) -> Vec<u8> {
         .collect()
 }
 
-/// An image on a tmpfs, and one that is not: the daemon has two ways to do I/O.
-const DIRS: [&str; 2] = ["/dev/shm", env!("CARGO_TARGET_TMPDIR")];
+/// A way the daemon does I/O: where the image lies, and what the daemon is told.
+#[derive(Clone, Copy, Debug)]
+struct Way(&'static str, &'static [&'static str]);
 
-fn start(dir: &str, probe: Probe) -> Listening {
+const DISK: &str = env!("CARGO_TARGET_TMPDIR");
+const IN_MEMORY: Way = Way("/dev/shm", &[]);
+const URING: Way = Way(DISK, &["--engine", "uring"]);
+const THREADS: Way = Way(DISK, &["--engine", "threads"]);
+const DIRECT: Way = Way(DISK, &["--direct"]);
+const QCOW2: Way = Way(DISK, &["--format", "qcow2"]);
+
+fn start(Way(dir, args): Way, probe: Probe) -> Listening {
     let dir = tempfile::tempdir_in(dir).unwrap();
-    let path = dir.path().join("disk.img");
+    let mut path = dir.path().join("disk.img");
     fs::write(&path, (0..SECTORS).flat_map(pattern).collect::<Vec<u8>>()).unwrap();
+    if args.contains(&"qcow2") {
+        let raw = std::mem::replace(&mut path, dir.path().join("disk.qcow2"));
+        let mut convert = Command::new("qemu-img");
+        convert.args(["convert", "-q", "-f", "raw", "-O", "qcow2"]);
+        let made = convert.arg(raw).arg(&path).status();
+        assert!(made.unwrap().success(), "qemu-img makes no image");
+    }
     let queues = QUEUES.to_string();
     let path = path.to_str().unwrap().to_owned();
-    let args = [
+    let usual = [
         "--path",
         &path,
         "--serial",
@@ -39,6 +55,7 @@ fn start(dir: &str, probe: Probe) -> Listening {
         "--queues",
         &queues,
     ];
+    let args = usual.iter().chain(args);
     let expected = Expected {
         features: F_FLUSH | F_MQ,
         config_len: CONFIG_LEN,
@@ -71,7 +88,7 @@ mod get_id {
             }
         };
         start(
-            DIRS[0],
+            IN_MEMORY,
             Probe {
                 queue: 0,
                 readable: header(Kind::GetId, 0),
@@ -84,29 +101,40 @@ mod get_id {
     outboard_device::conformance!(endpoint());
 }
 
+fn sector_77() -> Probe {
+    let check = |written: u32, data: &[u8]| {
+        let (status, sector) = data.split_last().unwrap();
+        if written == 513 && *status == 0 && sector == pattern(77) {
+            Ok(())
+        } else {
+            Err(format!("{written} bytes written, status {status}"))
+        }
+    };
+    Probe {
+        queue: 1,
+        readable: header(Kind::In, 77),
+        writable: 513,
+        check,
+    }
+}
+
 /// A read of a sector of a file on a disk.
 mod read {
     use super::*;
 
     fn endpoint() -> Listening {
-        let check = |written: u32, data: &[u8]| {
-            let (status, sector) = data.split_last().unwrap();
-            if written == 513 && *status == 0 && sector == pattern(77) {
-                Ok(())
-            } else {
-                Err(format!("{written} bytes written, status {status}"))
-            }
-        };
-        let readable = header(Kind::In, 77);
-        start(
-            DIRS[1],
-            Probe {
-                queue: 1,
-                readable,
-                writable: 513,
-                check,
-            },
-        )
+        start(URING, sector_77())
+    }
+
+    outboard_device::conformance!(endpoint());
+}
+
+/// The same, by threads.
+mod read_by_threads {
+    use super::*;
+
+    fn endpoint() -> Listening {
+        start(QCOW2, sector_77())
     }
 
     outboard_device::conformance!(endpoint());
@@ -117,14 +145,14 @@ mod read {
 /// written last.
 #[test]
 fn no_write_is_lost_or_torn_by_stops_resets_and_reconnects() {
-    for dir in DIRS {
+    for way in [IN_MEMORY, URING, THREADS, DIRECT, QCOW2] {
         let probe = Probe {
             queue: 0,
             readable: Vec::new(),
             writable: 0,
             check: |_, _| Ok(()),
         };
-        let mut endpoint = start(dir, probe);
+        let mut endpoint = start(way, probe);
         let mut written: Vec<u8> = (0..SECTORS as usize).map(|_| 0).collect();
         let mut random = 1u64;
         for connection in 0..3 {
@@ -146,7 +174,7 @@ fn no_write_is_lost_or_torn_by_stops_resets_and_reconnects() {
             drop(driver);
             endpoint
                 .check_alive()
-                .unwrap_or_else(|f| panic!("connection {connection}: {f}"));
+                .unwrap_or_else(|f| panic!("{way:?}, connection {connection}: {f}"));
         }
     }
 }

@@ -56,9 +56,10 @@ impl Signals {
                 let mut since = None;
                 while let Ok(signal) = signals.wait() {
                     if signal == Signal::SIGUSR1 {
-                        match &refresh {
-                            Some(refresh) => refresh(),
-                            None => debug!("SIGUSR1 means nothing to this device"),
+                        if let Some(refresh) = &refresh {
+                            refresh();
+                        } else {
+                            debug!("SIGUSR1 means nothing to this device");
                         }
                         continue;
                     }
