@@ -98,7 +98,7 @@ pub enum ImageError {
     /// A size that no whole number of blocks makes.
     #[error(
         "Disk image '{path}' has {size} bytes, which is not a multiple of {block}: grow it with \
-         `truncate -s %{block} '{path}'`"
+         `truncate -s %{block} '{path}'`, or with `qemu-img resize` where it is qcow2"
     )]
     Size {
         /// The image.
