@@ -21,7 +21,7 @@ fn spawn_without(calls: &[i64], errno: i32, path: &Path, args: &[&str]) -> (Daem
     let filter = SeccompFilter::new(
         calls.iter().map(|&call| (call, Vec::new())).collect(),
         SeccompAction::Allow,
-        SeccompAction::Errno(errno as u32),
+        SeccompAction::Errno(errno.cast_unsigned()),
         std::env::consts::ARCH.try_into().unwrap(),
     );
     let program: BpfProgram = filter.unwrap().try_into().unwrap();
@@ -46,7 +46,7 @@ fn without_io_uring_threads_do_the_work_and_it_is_said_once() {
             let file = image(DISK);
             let (daemon, stream) = spawn_without(&URING, errno, file.path(), args);
             let mut driver = drive(&daemon, stream, &Options::default());
-            let data = pattern(errno as u8, 1 << 20);
+            let data = pattern(9, 1 << 20);
             let mut disk = disk(&mut driver);
             disk.write(8, &data).unwrap();
             disk.flush().unwrap();

@@ -430,7 +430,7 @@ fn images_of_garbage_harm_nobody() {
     let len = fs::metadata(&sound).unwrap().len();
     let mut numbers = Numbers(99);
     let path = dir.join("garbage.qcow2");
-    for round in 0..60 {
+    for round in 0..60u8 {
         fs::copy(&sound, &path).unwrap();
         let file = File::options().write(true).open(&path).unwrap();
         // Tables are near the start here; the header is left sound in half of the rounds.
@@ -459,7 +459,7 @@ fn images_of_garbage_harm_nobody() {
         let sectors = disk.sectors().unwrap().max(1);
         for _ in 0..40 {
             let sector = numbers.below(sectors);
-            let mut data = vec![round as u8; 4096];
+            let mut data = vec![round; 4096];
             match numbers.below(4) {
                 0 => drop(disk.read(sector, &mut data)),
                 1 => drop(disk.discard(sector, 64)),

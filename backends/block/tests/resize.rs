@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use outboard_device::driver::{Daemon, Options};
 
 fn look_again(daemon: &Daemon) {
-    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGUSR1).unwrap();
+    kill(Pid::from_raw(daemon.id().cast_signed()), Signal::SIGUSR1).unwrap();
 }
 
 #[test]
