@@ -33,7 +33,7 @@ fn endpoint() -> Option<Listening> {
     let expected = Expected {
         features: F_MAC | F_MRG_RXBUF,
         config_len: 12,
-        queues: 2,
+        queues: 3,
         max_queue_size: 1024,
         running: vec![RX, TX],
         probe: Probe {

@@ -7,12 +7,14 @@ use outboard_device::{Device, DeviceError, DeviceEvents, Worker};
 use tracing::warn;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
-    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA,
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
 };
 
 use crate::config::{CONFIG_LEN, Config};
 use crate::control::ControlWorker;
+use crate::filter::{Filter, Rules, View};
 use crate::link::Link;
 use crate::mac::Mac;
 use crate::offload::bit;
@@ -24,6 +26,7 @@ use crate::worker::NetWorker;
 pub struct Card {
     pairs: Arc<Pairs>,
     link: Arc<Link>,
+    filter: Arc<Filter>,
     config: Config,
     features: u64,
     acked: u64,
@@ -35,9 +38,16 @@ impl Card {
     pub fn new(pairs: Pairs, link: Arc<Link>, mac: Option<Mac>, mtu: Option<u16>) -> Self {
         let count = pairs.count();
         let cable = pairs.cable(0).map_or(0, |cable| cable.offered());
-        let mut features = cable | bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_STATUS);
+        let mut features = cable
+            | bit(VIRTIO_NET_F_MRG_RXBUF)
+            | bit(VIRTIO_NET_F_STATUS)
+            | bit(VIRTIO_NET_F_CTRL_VQ)
+            | bit(VIRTIO_NET_F_CTRL_RX)
+            | bit(VIRTIO_NET_F_CTRL_RX_EXTRA)
+            | bit(VIRTIO_NET_F_CTRL_VLAN)
+            | bit(VIRTIO_NET_F_CTRL_MAC_ADDR);
         if count > 1 {
-            features |= bit(VIRTIO_NET_F_CTRL_VQ) | bit(VIRTIO_NET_F_MQ);
+            features |= bit(VIRTIO_NET_F_MQ);
         }
         if mac.is_some() {
             features |= bit(VIRTIO_NET_F_MAC);
@@ -48,6 +58,7 @@ impl Card {
         Self {
             pairs: Arc::new(pairs),
             link,
+            filter: Arc::default(),
             config: Config {
                 mac,
                 pairs: count,
@@ -81,9 +92,7 @@ impl Device for Card {
 
     fn queue_groups(&self) -> Vec<u16> {
         let mut groups = vec![2; usize::from(self.pairs.count())];
-        if self.features & bit(VIRTIO_NET_F_CTRL_VQ) != 0 {
-            groups.push(1);
-        }
+        groups.push(1);
         groups
     }
 
@@ -92,11 +101,15 @@ impl Device for Card {
     }
 
     fn read_config(&self, offset: u32, data: &mut [u8]) {
-        self.config.read(self.link.is_up(), offset, data);
+        let mut config = self.config;
+        config.mac = config.mac.map(|mac| self.filter.assigned().unwrap_or(mac));
+        config.read(self.link.is_up(), offset, data);
     }
 
     fn set_features(&mut self, acked: u64) -> Result<(), DeviceError> {
         self.acked = acked;
+        self.filter
+            .change(|rules| *rules = Rules::agreed(acked, self.config.mac));
         self.set_offload()
     }
 
@@ -109,8 +122,12 @@ impl Device for Card {
         // For a driver that knows one pair the control queue comes right after it.
         let pairs = if multiqueue { self.pairs.count() } else { 1 };
         if self.acked & bit(VIRTIO_NET_F_CTRL_VQ) != 0 && group == usize::from(pairs) {
-            let worker = ControlWorker::new(Arc::clone(&self.pairs), multiqueue);
-            return Ok(Worker::queues(worker));
+            return Ok(Worker::queues(ControlWorker::new(
+                Arc::clone(&self.pairs),
+                Arc::clone(&self.filter),
+                Arc::clone(&self.link),
+                self.acked,
+            )));
         }
         let cable = self
             .pairs
@@ -120,12 +137,18 @@ impl Device for Card {
         Ok(Worker::queues(NetWorker::new(
             Arc::clone(cable),
             Arc::clone(&self.link),
+            View::new(Arc::clone(&self.filter)),
             mergeable,
         )))
     }
 
     fn reset(&mut self) {
         self.acked = 0;
+        let assigned = self.filter.assigned();
+        self.filter.change(|rules| *rules = Rules::default());
+        if assigned.is_some() {
+            self.link.announce();
+        }
         if let Err(error) = self.pairs.set_active(1) {
             static LIMIT: RateLimit = RateLimit::new();
             if let Some(unseen) = LIMIT.pass() {

@@ -2,14 +2,17 @@
 //!
 //! A frame from the guest goes through [`transmit`] to the [`cable`], which is a [`tap`] or a
 //! [`stream`]; one for the guest comes from there into buffers that [`posted`] holds (a tap's is
-//! read straight into them), and [`receive`] hands them over. [`worker`] is both on one thread. [`card`] is the device as the frontend sees it, [`config`] its
-//! registers, [`control`] and [`pairs`] what makes several queues, [`offload`] what guest and host leave to each other.
+//! read straight into them), and [`receive`] hands over those that pass the [`filter`]. [`worker`] is both
+//! on one thread. [`card`] is the device as the frontend sees it, [`config`] its registers,
+//! [`control`] the queue on which the driver says how many [`pairs`] it uses and what it wants to
+//! receive, [`offload`] what guest and host leave to each other.
 
 pub mod cable;
 pub mod card;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod filter;
 mod inherit;
 pub mod link;
 pub mod mac;

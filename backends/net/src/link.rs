@@ -43,11 +43,18 @@ impl Link {
     /// hears of it. From any thread.
     pub fn set(&self, up: bool) -> bool {
         let changed = self.up.swap(up, Ordering::Relaxed) != up;
-        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (true, Some(events)) = (changed, &*events) {
-            events.config_changed();
+        if changed {
+            self.announce();
         }
         changed
+    }
+
+    /// Something in configuration space has changed. From any thread.
+    pub fn announce(&self) {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(events) = &*events {
+            events.config_changed();
+        }
     }
 }
 

@@ -21,6 +21,11 @@ pub enum MacError {
 }
 
 impl Mac {
+    /// The address of one card; `None` when it is that of a group, or of nobody.
+    pub fn new(octets: [u8; 6]) -> Option<Self> {
+        (octets[0] & 1 == 0 && octets != [0; 6]).then_some(Self(octets))
+    }
+
     /// The address as it lies in configuration space.
     pub fn octets(self) -> [u8; 6] {
         self.0
@@ -44,10 +49,7 @@ impl FromStr for Mac {
         if parts.next().is_some() {
             return Err(form());
         }
-        if octets[0] & 1 != 0 || octets == [0; 6] {
-            return Err(MacError::Group(text.to_owned()));
-        }
-        Ok(Self(octets))
+        Self::new(octets).ok_or_else(|| MacError::Group(text.to_owned()))
     }
 }
 

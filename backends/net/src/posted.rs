@@ -84,6 +84,8 @@ pub enum Received {
     Waiting,
     /// A frame did not fit into what the guest allows, and is lost.
     Dropped,
+    /// The guest has asked not to get such a frame.
+    Unwanted,
 }
 
 impl std::fmt::Debug for Posted {
@@ -231,6 +233,36 @@ impl Posted {
         }
         self.waiting = None;
         Some(Received::Frame { len })
+    }
+
+    /// Copies what the frame that has just been received begins with, behind its header. The guest
+    /// may have changed it by now, which is its own affair. What is beyond the frame's end is
+    /// anything.
+    pub fn head<'a>(&self, head: &'a mut [u8]) -> &'a [u8] {
+        let (mut skip, mut done) = (HEADER_LEN, 0usize);
+        for buffer in &self.buffers {
+            let mut there = buffer.request.writer();
+            let here = skip.min(there.len());
+            skip = skip.saturating_sub(here);
+            if there.skip(here).is_ok() {
+                let rest = head.get_mut(done..).unwrap_or_default();
+                done = done.saturating_add(there.read_back(rest));
+            }
+            if done == head.len() {
+                return head;
+            }
+        }
+        let rest = head.get_mut(done..).unwrap_or_default();
+        let spilled = self.spill.get(skip..).unwrap_or_default();
+        for (to, from) in rest.iter_mut().zip(spilled) {
+            *to = *from;
+        }
+        head
+    }
+
+    /// Gives up the frame that has just been received: its buffers are for the next one.
+    pub fn forget(&mut self) {
+        self.waiting = None;
     }
 
     /// Completes the header of the frame of `len` bytes that has been received, and moves its

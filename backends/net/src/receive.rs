@@ -8,6 +8,7 @@ use outboard_device::{DeviceError, Queue, Request};
 use tracing::debug;
 
 use crate::cable::Cable;
+use crate::filter::{HEAD_LEN, View};
 use crate::link::Link;
 use crate::posted::{Posted, Received};
 
@@ -21,6 +22,7 @@ const GATHER_BUDGET: usize = 1024;
 #[derive(Debug)]
 pub struct Receive {
     posted: Posted,
+    filter: View,
     /// The cable may hold frames: it has not said otherwise since it last became readable.
     readable: bool,
     done: Vec<(Request, u32)>,
@@ -28,9 +30,10 @@ pub struct Receive {
 
 impl Receive {
     /// `mergeable`: the driver took `VIRTIO_NET_F_MRG_RXBUF`.
-    pub fn new(mergeable: bool) -> Self {
+    pub fn new(filter: View, mergeable: bool) -> Self {
         Self {
             posted: Posted::new(mergeable),
+            filter,
             readable: true,
             done: Vec::new(),
         }
@@ -66,7 +69,7 @@ impl Receive {
                     break;
                 }
                 None => match cable.receive(&mut self.posted) {
-                    Ok(received) => received,
+                    Ok(received) => self.filtered(received),
                     Err(error) => {
                         self.failed(&error, cable, link);
                         continue;
@@ -78,7 +81,7 @@ impl Receive {
                 Received::Frame { len } => self.posted.take(len, &mut self.done),
                 Received::Dropped => dropped(),
                 // What it needs may be in the ring already, or may never be: see in the next round.
-                Received::Waiting => {}
+                Received::Waiting | Received::Unwanted => {}
             }
         }
         // Frames come up whole: all buffers of each are in the same batch.
@@ -116,6 +119,19 @@ impl Receive {
             }
         }
         Ok(count)
+    }
+
+    /// The frame that has just been received, if the guest wants it.
+    fn filtered(&mut self, received: Received) -> Received {
+        let rules = self.filter.rules();
+        if rules.pass_all() || matches!(received, Received::Dropped) {
+            return received;
+        }
+        if rules.pass(self.posted.head(&mut [0; HEAD_LEN])) {
+            return received;
+        }
+        self.posted.forget();
+        Received::Unwanted
     }
 
     fn failed(&mut self, error: &io::Error, cable: &Cable, link: &Link) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use outboard_device::{DeviceError, Progress, Queue, QueueWorker, Ready, Watch};
 
 use crate::cable::Cable;
+use crate::filter::View;
 use crate::link::Link;
 use crate::receive::Receive;
 use crate::transmit::Transmit;
@@ -21,11 +22,11 @@ pub struct NetWorker {
 
 impl NetWorker {
     /// `mergeable`: the driver took `VIRTIO_NET_F_MRG_RXBUF`.
-    pub fn new(cable: Arc<Cable>, link: Arc<Link>, mergeable: bool) -> Self {
+    pub fn new(cable: Arc<Cable>, link: Arc<Link>, filter: View, mergeable: bool) -> Self {
         Self {
             cable,
             link,
-            receive: Receive::new(mergeable),
+            receive: Receive::new(filter, mergeable),
             transmit: Transmit::default(),
         }
     }

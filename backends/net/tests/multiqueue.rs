@@ -170,7 +170,7 @@ fn commands_that_make_no_sense_change_nothing() {
         &[4, 0, 1],
         &[4, 0, 1, 0, 0],
         &[4, 1, 1, 0],
-        &[0, 0, 1],
+        &[3, 0, 1],
         &[0xff, 0xff],
         &[4],
     ] {

@@ -2,142 +2,19 @@
 //! that keeps the framing of passt and QEMU, or does not; between two daemons; and passt.
 #![allow(clippy::unwrap_used, clippy::panic)] // Tests fail by panicking, their helpers too.
 
-use std::io::{self, Read, Write};
+mod wire;
+
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use outboard_device::driver::net::{
-    F_CSUM, F_GUEST_CSUM, F_MAC, F_MRG_RXBUF, F_STATUS, Frame, Header, RX, Receive, TX, Transmit,
-};
-use outboard_device::driver::{Daemon, Driver, Options, QueueOptions};
-
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// The longest Ethernet frame Linux makes: an MTU of 65535 and a header.
-const LONGEST: usize = 65535 + 14;
-
-const GUEST: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
-const HOST: [u8; 6] = [0x52, 0x54, 0, 9, 9, 9];
-
-/// A card whose queues run, and its guest.
-struct Guest {
-    driver: Driver,
-    daemon: Daemon,
-    receive: Receive,
-    transmit: Transmit,
-}
-
-impl Guest {
-    fn new(args: &[&str]) -> Self {
-        let program = Path::new(env!("CARGO_BIN_EXE_outboard-net"));
-        let more = ["--mac", "52:54:00:01:02:03", "--log-level", "debug"];
-        let (daemon, stream) = Daemon::spawn(program, [args, &more].concat()).unwrap();
-        let mut driver = match Driver::new(stream, &Options::default()) {
-            Ok(driver) => driver,
-            Err(error) => panic!("{error:?}; the daemon says: {}", daemon.words()),
-        };
-        for queue in [RX, TX] {
-            driver.start_queue(queue, &QueueOptions::default()).unwrap();
-        }
-        let receive = Receive::new(&mut driver, RX, 64, 2048).unwrap();
-        let transmit = Transmit::new(&mut driver, 8, LONGEST).unwrap();
-        Self {
-            driver,
-            daemon,
-            receive,
-            transmit,
-        }
-    }
-
-    fn send(&mut self, frame: &[u8]) {
-        let end = Instant::now() + LIMIT;
-        while !self.try_send(frame) {
-            assert!(Instant::now() < end, "nothing is sent");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// False when all buffers are under way.
-    fn try_send(&mut self, frame: &[u8]) -> bool {
-        let queue = self.driver.queue(TX).unwrap();
-        self.transmit.reap(queue).unwrap();
-        let sent = self.transmit.add(queue, Header::default(), frame).is_ok();
-        queue.flush().unwrap();
-        sent
-    }
-
-    fn next(&mut self) -> Frame {
-        let queue = self.driver.queue(RX).unwrap();
-        self.receive.wait(queue, LIMIT).unwrap()
-    }
-
-    fn expect_link(&mut self, up: bool) {
-        let end = Instant::now() + LIMIT;
-        let mut status = [u8::from(!up), 0];
-        while status != [u8::from(up), 0] {
-            assert!(
-                Instant::now() < end,
-                "up should be {up}: {}",
-                self.daemon.words()
-            );
-            std::thread::sleep(Duration::from_millis(1));
-            self.driver.read_config(6, &mut status).unwrap();
-        }
-    }
-}
-
-/// The other end of the cable.
-struct Peer(UnixStream);
-
-impl Peer {
-    fn accept(listener: &UnixListener) -> Self {
-        Self::new(listener.accept().unwrap().0)
-    }
-
-    fn new(stream: UnixStream) -> Self {
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Self(stream)
-    }
-
-    fn send(&mut self, frame: &[u8]) {
-        self.0.write_all(&framed(frame)).unwrap();
-    }
-
-    fn receive(&mut self) -> Vec<u8> {
-        let mut len = [0; 4];
-        self.0.read_exact(&mut len).unwrap();
-        let mut frame = vec![0; u32::from_be_bytes(len) as usize];
-        self.0.read_exact(&mut frame).unwrap();
-        frame
-    }
-
-    fn expect_end(&mut self) {
-        assert_eq!(self.0.read(&mut [0; 16]).unwrap_or(0), 0);
-    }
-}
-
-fn framed(frame: &[u8]) -> Vec<u8> {
-    [&(frame.len() as u32).to_be_bytes()[..], frame].concat()
-}
-
-/// A frame of `len` bytes whose content depends on `seed`.
-fn frame(to: [u8; 6], from: [u8; 6], len: usize, seed: u8) -> Vec<u8> {
-    let mut frame = [&to[..], &from, &[0x88, 0xb5]].concat();
-    frame.extend((frame.len()..len).map(|i| (i % 241) as u8 ^ seed));
-    frame
-}
-
-/// A folder, a socket's path in it, and who listens there.
-fn listener() -> (tempfile::TempDir, String, UnixListener) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cable");
-    let listener = UnixListener::bind(&path).unwrap();
-    (folder, path.display().to_string(), listener)
-}
+use outboard_device::driver::Daemon;
+use outboard_device::driver::net::{F_CSUM, F_GUEST_CSUM, F_MAC, F_MRG_RXBUF, F_STATUS};
+use wire::{GUEST, Guest, HOST, LIMIT, LONGEST, Peer, frame, framed, listener};
 
 #[test]
 fn frames_pass_both_ways() {

@@ -194,6 +194,15 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Copies back what lies there, as much as both sides hold; returns the number of bytes. What
+    /// was written is the driver's to change at any time.
+    pub fn read_back(&mut self, buf: &mut [u8]) -> usize {
+        let mut there = Reader(self.0);
+        let done = there.read(buf);
+        self.0 = there.0;
+        done
+    }
+
     /// Writes one fixed-layout value, or nothing.
     pub fn write_obj<T: ByteValued>(&mut self, value: T) -> Result<(), ShortRequest> {
         self.write_all(value.as_slice())

@@ -268,6 +268,13 @@ impl Actor {
             let stopped = link.reset().map(Some);
             self.stopped(stopped);
         }
+        // The next driver sees what the device is like when new, not what the last one made of it.
+        if let Some(link) = &mut self.link {
+            let config = link.read_config().map(Some);
+            if let Some(bytes) = self.config(config) {
+                self.state.fill(bytes);
+            }
+        }
         self.state.queues_stopped();
         self.inbox.reset_done(number, &self.watch);
     }

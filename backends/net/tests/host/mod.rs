@@ -1,5 +1,6 @@
 //! What the tests of taps share: the host's side of one.
 #![allow(unsafe_code)] // A packet socket is bound by an address nix has no constructor for.
+#![allow(dead_code)] // Each test uses its part.
 #![allow(clippy::unwrap_used)] // Tests fail by panicking, their helpers too.
 
 use std::io;
