@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::VhostUserConfigFlags;
 use vhost::vhost_user::{Error as ProtocolError, Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VringConfigData};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
 pub use super::negotiate::{
     F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_RING_PACKED, F_VERSION_1, Negotiated,
@@ -108,6 +108,21 @@ impl Connection {
     pub fn set_memory(&mut self, memory: &GuestMemory) -> Result<()> {
         let table = memory.table();
         self.call("SET_MEM_TABLE", |f| f.set_mem_table(&table).map(drop))
+    }
+
+    /// `GET_MAX_MEM_SLOTS`: how many regions the device takes by [`add_region`](Self::add_region).
+    pub fn max_regions(&mut self) -> Result<u64> {
+        self.call("GET_MAX_MEM_SLOTS", VhostUserFrontend::get_max_mem_slots)
+    }
+
+    /// `ADD_MEM_REG`.
+    pub fn add_region(&mut self, region: &VhostUserMemoryRegionInfo) -> Result<()> {
+        self.call("ADD_MEM_REG", |f| f.add_mem_region(region).map(drop))
+    }
+
+    /// `REM_MEM_REG`.
+    pub fn remove_region(&mut self, region: &VhostUserMemoryRegionInfo) -> Result<()> {
+        self.call("REM_MEM_REG", |f| f.remove_mem_region(region))
     }
 
     /// Tells the device all about a queue but its kick eventfd: it is not started.

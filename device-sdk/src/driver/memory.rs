@@ -155,6 +155,11 @@ impl GuestMemory {
         Ok(whole.part((addr - region.addr) as usize, len as usize))
     }
 
+    /// The region that starts at `addr`, as in the [table](Self::table).
+    pub fn region(&self, addr: u64) -> Option<VhostUserMemoryRegionInfo> {
+        self.table().into_iter().find(|r| r.guest_phys_addr == addr)
+    }
+
     /// The memory table: file descriptors are borrowed from this memory.
     pub fn table(&self) -> Vec<VhostUserMemoryRegionInfo> {
         self.regions

@@ -164,6 +164,30 @@ impl Driver {
         self.connection.set_memory(&self.memory)
     }
 
+    /// Adds a region of memory and tells the device of it alone, while it runs: needs
+    /// `CONFIGURE_MEM_SLOTS`. A device that refuses it knows the regions it knew before.
+    pub fn plug_memory(&mut self, addr: u64, size: u64) -> Result<()> {
+        self.memory.add(addr, size)?;
+        let region = self.memory.region(addr);
+        let told = region.map_or(Ok(()), |region| self.connection.add_region(&region));
+        match told {
+            Ok(()) => self.arena.add(addr, size),
+            Err(_) => self.memory.remove(addr),
+        }
+        told
+    }
+
+    /// Takes a region away and tells the device of it alone, while it runs. Nothing the driver
+    /// still uses may lie in it.
+    pub fn unplug_memory(&mut self, addr: u64) -> Result<()> {
+        if let Some(region) = self.memory.region(addr) {
+            self.connection.remove_region(&region)?;
+        }
+        self.memory.remove(addr);
+        self.arena.remove(&self.memory);
+        Ok(())
+    }
+
     /// Makes the rings of a queue and tells the device all but the kick eventfd: not started.
     pub fn describe_queue(&mut self, index: u16, options: &QueueOptions) -> Result<&mut Queue> {
         let layout = RingLayout::new(options.size);

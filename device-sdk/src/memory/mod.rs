@@ -207,8 +207,11 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects)]
+
     use super::region::tests::{file, layout};
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn translation_keeps_inside_the_regions() {
@@ -237,6 +240,37 @@ mod tests {
         assert_eq!(lens, [0x1000, 0x1000]);
         assert!(!memory.parts(&mut cache, 0x13000, 0x2000, |_, _| ()));
         assert!(!memory.parts(&mut cache, u64::MAX, 2, |_, _| ()));
+    }
+
+    proptest! {
+        #[test]
+        fn many_regions_are_searched_as_one_by_one(
+            pages in prop::collection::btree_set(0..1500u64, 1..509),
+            asked in prop::collection::vec((0..0x5e0_000u64, 0..0x3000u64), 40),
+        ) {
+            let file = file(0x1000);
+            let region = |page: &u64| Region::map(layout(page << 12, page << 20, 0x1000, 0), &file);
+            let regions: Result<Vec<_>, _> =
+                pages.iter().rev().map(|page| region(page).map(Arc::new)).collect();
+            let memory = Memory::new(regions?)?;
+            let mut cache = Window::default();
+            for (addr, len) in asked {
+                // Each part where its page is mapped, up to the first that is not.
+                let mut expected = Vec::new();
+                let (mut at, mut left) = (addr, len);
+                while left > 0 && pages.contains(&(at >> 12)) {
+                    let part = left.min(0x1000 - (at & 0xfff));
+                    expected.push((memory.user((at >> 12 << 20) + (at & 0xfff), part), part as usize));
+                    (at, left) = (at + part, left - part);
+                }
+                let mut parts = Vec::new();
+                let whole =
+                    memory.parts(&mut cache, addr, len as u32, |host, len| parts.push((Some(host), len)));
+                // Nothing to copy is nowhere, and everywhere.
+                prop_assert!(len == 0 || whole == (left == 0));
+                prop_assert!(len == 0 || parts == expected);
+            }
+        }
     }
 
     #[test]
