@@ -63,11 +63,11 @@ pml4:
     .quad pdpt + 7
     .skip 511 * 8
 pdpt:
-    .quad pd + 0x7, pd + 0x1007, pd + 0x2007, pd + 0x3007
-    .skip 508 * 8
-pd:                                 /* the first 4 GiB, for all rings, in pages of 2 MiB */
+    .quad pd + 0x7, pd + 0x1007, pd + 0x2007, pd + 0x3007, pd + 0x4007, pd + 0x5007
+    .skip 506 * 8
+pd:                                 /* the first 6 GiB, for all rings, in pages of 2 MiB */
     .set page, 0
-    .rept 2048
+    .rept 3072
     .quad (page << 21) | 0x87
     .set page, page + 1
     .endr

@@ -7,7 +7,7 @@ use crate::block::Disk;
 use crate::hostile::Victims;
 use crate::report::check;
 use crate::start::{number, value};
-use crate::{console, cpu, net, port, say};
+use crate::{arena, console, cpu, net, port, say};
 
 /// Default slots of the VMM: by kind.
 const CONSOLE_SLOT: u8 = 1;
@@ -25,8 +25,10 @@ pub fn run(line: &str) {
             "hello" => say!("hello from the guest"),
             "block" => check(job, block(requests)),
             "depth1" => check(job, Disk::open(DISK_SLOT, 0, 0x50, 1).and_then(|mut disk| disk.verify(requests, 1))),
+            "high" => check(job, high(requests)),
             "smp" => smp(),
             "net" => check(job, net::echo(NET_SLOT, 0, [0x60, 0x61], requests)),
+            "reflect" => check(job, net::reflect(NET_SLOT, 0, [0x60, 0x61], requests)),
             "console" => check(job, console::converse(CONSOLE_SLOT, 0, [0x62, 0x63])),
             "reset" => check(job, reset(requests)),
             "needs-reset" => check(job, needs_reset()),
@@ -47,6 +49,19 @@ fn block(requests: u64) -> Result<(), &'static str> {
     let mut disk = Disk::open(DISK_SLOT, 0, 0x50, 16)?;
     disk.verify(requests, 1)?;
     disk.device.reset()
+}
+
+/// Works in memory above 4 GiB, and touches none where the low halves of its addresses point.
+fn high(requests: u64) -> Result<(), &'static str> {
+    const HIGH: usize = 5 << 30;
+    const LEN: usize = 1 << 20;
+    arena::move_to(HIGH..HIGH + LEN);
+    let low = (HIGH as u32 as usize) as *const u64;
+    block(requests)?;
+    match (0..LEN / 8).all(|word| unsafe { low.add(word).read_volatile() } == 0) {
+        true => Ok(()),
+        false => Err("something was written 4 GiB too low"),
+    }
 }
 
 /// Each CPU drives a disk of its own, at the same time.

@@ -1,6 +1,6 @@
 //! A network card: frames to the host and back.
 
-use crate::arena;
+use crate::{arena, say};
 use crate::ring::{EVENT_IDX, Part, Ring};
 use crate::virtio::Device;
 
@@ -14,14 +14,22 @@ const BUFFER: usize = 2048;
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const FRAME: usize = 600;
 
-/// Sends `count` frames and waits for each to come back with the addresses swapped.
-pub fn echo(slot: u8, cpu: u32, vectors: [u8; 2], count: u64) -> Result<(), &'static str> {
+struct Card {
+    device: Device,
+    receive: Ring,
+    transmit: Ring,
+    mac: [u8; 6],
+    /// One for each entry of the receive ring.
+    buffers: *mut u8,
+}
+
+fn open(slot: u8, cpu: u32, vectors: [u8; 2]) -> Result<Card, &'static str> {
     let (device, agreed) = Device::open(slot, ID, F_MAC | F_MRG_RXBUF | EVENT_IDX)?;
     if agreed & F_MRG_RXBUF == 0 || agreed & F_MAC == 0 {
         return Err("the card offers no MAC or no mergeable buffers");
     }
     let mut receive = device.queue(0, 64, cpu, vectors[0], agreed)?;
-    let mut transmit = device.queue(1, 64, cpu, vectors[1], agreed)?;
+    let transmit = device.queue(1, 64, cpu, vectors[1], agreed)?;
     device.start();
     let mut mac = [0; 6];
     for (n, octet) in mac.iter_mut().enumerate() {
@@ -32,6 +40,12 @@ pub fn echo(slot: u8, cpu: u32, vectors: [u8; 2], count: u64) -> Result<(), &'st
         post(&mut receive, buffers, slot);
     }
     receive.publish();
+    Ok(Card { device, receive, transmit, mac, buffers })
+}
+
+/// Sends `count` frames and waits for each to come back with the addresses swapped.
+pub fn echo(slot: u8, cpu: u32, vectors: [u8; 2], count: u64) -> Result<(), &'static str> {
+    let Card { device, mut receive, mut transmit, mac, buffers } = open(slot, cpu, vectors)?;
     let frame = arena::pages(BUFFER);
     for number in 0..count {
         write_frame(frame, mac, number);
@@ -39,6 +53,34 @@ pub fn echo(slot: u8, cpu: u32, vectors: [u8; 2], count: u64) -> Result<(), &'st
         transmit.publish();
         transmit.wait();
         await_echo(&mut receive, buffers, mac, number)?;
+    }
+    device.reset()
+}
+
+/// Sends `count` frames of the kind above back to where they came from.
+pub fn reflect(slot: u8, cpu: u32, vectors: [u8; 2], count: u64) -> Result<(), &'static str> {
+    let Card { device, mut receive, mut transmit, mac, buffers } = open(slot, cpu, vectors)?;
+    let frame = arena::pages(BUFFER);
+    say!("reflecting");
+    let mut done = 0;
+    while done < count {
+        let (slot, written) = receive.wait();
+        let buffer = buffers.wrapping_add(BUFFER * usize::from(slot));
+        let kind = [12, 13].map(|n| unsafe { buffer.add(HEADER + n).read_volatile() });
+        if written as usize == HEADER + FRAME && kind == ETHERTYPE {
+            unsafe {
+                frame.copy_from(buffer, HEADER + FRAME);
+                frame.write_bytes(0, HEADER);
+                frame.add(HEADER).copy_from(buffer.add(HEADER + 6), 6);
+                frame.add(HEADER + 6).copy_from(mac.as_ptr(), 6);
+            }
+            transmit.push(0, &[Part::Read(frame, HEADER + FRAME)]);
+            transmit.publish();
+            transmit.wait();
+            done += 1;
+        }
+        post(&mut receive, buffers, slot);
+        receive.publish();
     }
     device.reset()
 }

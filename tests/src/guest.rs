@@ -59,12 +59,17 @@ pub struct Ended {
 
 /// `outboard run` of the payload with a command line: add to it, then [`Guest::start`] it.
 pub fn command(cmdline: &str) -> Command {
+    command_with(cmdline, "64M")
+}
+
+/// The same with so much memory.
+pub fn command_with(cmdline: &str, memory: &str) -> Command {
     for package in ["outboard-block", "outboard-net", "outboard-console"] {
         daemon(package);
     }
     let mut command = Command::new(daemon("outboard"));
     command.arg("run").arg("--kernel").arg(payload());
-    command.args(["--memory", "64M", "--log-dir", "off"]);
+    command.args(["--memory", memory, "--log-dir", "off"]);
     command.args(["--cmdline", cmdline]);
     command
 }

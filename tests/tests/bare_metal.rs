@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use outboard_tests::guest::{Guest, children, command, disk, has_kvm, payload, word};
+use outboard_tests::guest::{Guest, children, command, command_with, disk, has_kvm, payload, word};
 use outboard_tests::kvm_stats;
 use outboard_tests::tap::Tap;
 
@@ -81,6 +81,21 @@ fn a_disk_holds_what_the_guest_wrote() {
             assert_eq!(found, word(block, place, 1), "block {block}, word {place}");
         }
     }
+}
+
+/// Rings and buffers above the hole, in the second of the regions that the daemon maps.
+#[test]
+fn a_disk_works_in_memory_above_4_gib() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = disk(folder.path(), "disk.img", 256);
+    let mut vm = command_with("jobs=block,high requests=256", "5G");
+    vm.arg("--disk").arg(format!("path={}", path.display()));
+    Guest::start(vm).end().passed(&["block", "high"]);
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes[255 * 4096..][..8], word(255, 0, 1).to_le_bytes());
 }
 
 #[test]
@@ -228,6 +243,27 @@ fn a_card_on_a_tap_sends_and_receives() {
         !Path::new("/sys/class/net/outboard-t0").exists(),
         "the tap is left behind"
     );
+}
+
+/// Every frame crosses twice, and comes back as it went or the guest says FAIL.
+#[test]
+fn two_vms_wired_to_each_other() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let cable = folder.path().join("cable.sock");
+    let vm = |jobs: &str, end: &str| {
+        let mut vm = command(jobs);
+        vm.arg("--net").arg(format!("{end}={}", cable.display()));
+        vm.current_dir(folder.path());
+        Guest::start(vm)
+    };
+    let mut far = vm("jobs=reflect requests=300", "stream-listen");
+    far.expect("reflecting");
+    vm("jobs=net requests=300", "stream").end().passed(&["net"]);
+    far.end().passed(&["reflect"]);
+    assert!(!cable.exists(), "the cable is left behind");
 }
 
 /// The guest's driver knows one pair only.
