@@ -25,7 +25,8 @@ Keys of --device:
   vhost-user, id=NUMBER|NAME (the virtio device: 26, fs, rng, ...),
   socket=PATH (a daemon listens there) | spawn=COMMAND (starts the daemon, and ends it with the
   VM; '{fd}' in it is the number of an inherited listening socket, '{socket}' the path where the
-  daemon is to listen; a comma is written twice), queues=N, name=TEXT
+  daemon is to listen, '{stem}' that path for one that appends 0 to it; a comma is written
+  twice), queues=N, name=TEXT
 Keys of all three:
   addr=SLOT (1 to 31), on-exit=degrade|stop; of disk and net: id=NAME
 

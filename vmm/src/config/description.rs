@@ -214,7 +214,8 @@ pub struct RawDevice {
     pub socket: Option<PathBuf>,
     /// Instead of `socket`: the daemon's command line, split into words as a shell does. `{fd}` in
     /// it is the number of a listening socket that the daemon inherits, `{socket}` the path where
-    /// it is to listen. Relative paths in it start where outboard was started.
+    /// it is to listen, `{stem}` that path for a daemon that appends 0 to it by itself. Relative
+    /// paths in it start where outboard was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spawn: Option<String>,
     /// What messages call the device; `fs0`, `fs1`, ... when absent.

@@ -8,6 +8,9 @@ use super::Host;
 pub(crate) const FD: &str = "{fd}";
 /// Stands for the path where the daemon is to listen.
 const SOCKET: &str = "{socket}";
+/// Stands for that path less its last character, a 0: rust-vmm's vhost-device daemons serve several
+/// sockets and append to the path they are told the number of each.
+const STEM: &str = "{stem}";
 /// `sun_path` holds 108 bytes, the last of them zero (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -16,16 +19,19 @@ pub(super) fn foreign_host(command: &str, id: &str, runtime_dir: &Path) -> Resul
     let words = shlex::split(command)
         .ok_or_else(|| format!("'{command}' ends within a quotation; close it"))?;
     let has = |place: &str| words.iter().any(|word| word.contains(place));
-    let socket = match (has(FD), has(SOCKET)) {
-        (true, false) => None,
-        (false, true) => Some(runtime_dir.join(format!("{id}.sock"))),
+    let (place, path) = match (has(FD), has(SOCKET), has(STEM)) {
+        (true, false, false) => (FD, None),
+        (false, true, false) => (SOCKET, Some(format!("{id}.sock"))),
+        (false, false, true) => (STEM, Some(format!("{id}.sock0"))),
         _ => {
             return Err(format!(
-                "'{command}' needs one of {FD} and {SOCKET}, so that the daemon knows where to \
-                 listen: {FD} is the number of a listening socket that it inherits, {SOCKET} a path"
+                "'{command}' needs one of {FD}, {SOCKET} and {STEM}, so that the daemon knows where \
+                 to listen: {FD} is the number of a listening socket that it inherits, {SOCKET} a \
+                 path, {STEM} a path to which it appends 0 by itself"
             ));
         }
     };
+    let socket = path.map(|name| runtime_dir.join(name));
     let path = socket.as_deref().map(|path| path.display().to_string());
     if let Some(path) = path.as_ref().filter(|path| path.len() > SOCKET_PATH_MAX) {
         return Err(format!(
@@ -33,7 +39,8 @@ pub(super) fn foreign_host(command: &str, id: &str, runtime_dir: &Path) -> Resul
              choose a shorter name for the VM or the device"
         ));
     }
-    let filled = |word: &String| match &path {
+    let filled = |word: &String| match path.as_deref() {
+        Some(path) if place == STEM => word.replace(STEM, path.trim_end_matches('0')),
         Some(path) => word.replace(SOCKET, path),
         None => word.clone(),
     };
@@ -84,12 +91,23 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_may_number_its_sockets() {
+        let Ok(Host::Foreign { args, socket, .. }) = host("spawn=vhost-device-rng -s {stem}")
+        else {
+            panic!("not foreign");
+        };
+        assert_eq!(args, ["-s", "/run/o/vm/fs0.sock"]);
+        assert_eq!(socket.as_deref(), Some(Path::new("/run/o/vm/fs0.sock0")));
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_named() {
         for (asked, part) in [
             ("queues=1", "socket=PATH"),
             ("socket=/s,spawn=d {fd}", "not both"),
-            ("spawn=virtiofsd", "{fd} and {socket}"),
+            ("spawn=virtiofsd", "{fd}, {socket} and {stem}"),
             ("spawn=d {fd} {socket}", "needs one of"),
+            ("spawn=d {stem} {socket}", "needs one of"),
             ("spawn=d '{fd}", "close it"),
             ("spawn='' {fd}", "no program"),
             ("spawn=", "needs one of"),
