@@ -100,6 +100,7 @@ impl Bench {
             slot: 4,
             host,
             queues: None,
+            queue_size: None,
             on_exit: OnExit::Degrade,
         };
         let deadlines = Deadlines {

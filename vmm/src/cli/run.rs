@@ -26,7 +26,7 @@ Keys of --device:
   socket=PATH (a daemon listens there) | spawn=COMMAND (starts the daemon, and ends it with the
   VM; '{fd}' in it is the number of an inherited listening socket, '{socket}' the path where the
   daemon is to listen, '{stem}' that path for one that appends 0 to it; a comma is written
-  twice), queues=N, name=TEXT
+  twice), queues=N, queue-size=N (256 unless the daemon takes fewer), name=TEXT
 Keys of all three:
   addr=SLOT (1 to 31), on-exit=degrade|stop; of disk and net: id=NAME
 
@@ -36,7 +36,7 @@ Examples:
   outboard run --kernel vmlinuz --disk path=root.img --net user,forward=2222:22
   outboard run --kernel vmlinuz --device vhost-user,id=fs,socket=/tmp/fs.sock
   outboard run --kernel vmlinuz \\
-    --device \"vhost-user,id=fs,spawn=virtiofsd --fd={fd} --shared-dir=/srv\"
+    --device \"vhost-user,id=fs,spawn=virtiofsd --fd={fd} --tag=srv --shared-dir=/srv\"
   outboard run vm.toml --cpus 4 --dry-run";
 
 /// Flags say the same as the keys of the file; a flag given beside a file wins over its key, and

@@ -228,6 +228,14 @@ pub struct RawDevice {
         skip_serializing_if = "Option::is_none"
     )]
     pub queues: Option<u16>,
+    /// The greatest queue size to show to the guest, for a daemon that takes no 256: it says so to
+    /// nobody, and refuses `SET_VRING_NUM`.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub queue_size: Option<u16>,
     /// PCI slot.
     #[serde(
         default,

@@ -19,6 +19,9 @@ pub struct DeviceConfig {
     pub host: Host,
     /// The most queues to use; `None` takes as many as the backend offers.
     pub queues: Option<u16>,
+    /// The greatest queue size to show to the driver, a power of two up to 32768; `None` shows one
+    /// that backends in use take. vhost-user does not tell it.
+    pub queue_size: Option<u16>,
     /// What the end of the backend means for the VM.
     pub on_exit: OnExit,
 }

@@ -1,5 +1,6 @@
 //! From a description to a configuration: every check and every default, in one place.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::description::Description;
@@ -14,6 +15,8 @@ use super::{
 
 const MEMORY_MIN: u64 = 32 << 20;
 const MEMORY_STEP: u64 = 2 << 20;
+/// What `--console`, `--serial` and the VMM are called, in messages and logs.
+const OUR_OWN: [&str; 4] = ["console0", "serial", "ttyS0", "vmm"];
 
 impl Description {
     /// Checks the description and fills its defaults, in place: what `--dry-run` shows.
@@ -153,8 +156,15 @@ impl Description {
             let slot = raw.addr.map_or_else(|| slots.any(&id, Kind::Other), Ok)?;
             raw.addr = Some(slot);
             let (queues, on_exit) = (raw.queues, raw.on_exit);
+            let queue_size = raw.queue_size;
+            if let Some(size) = queue_size.filter(|size| !size.is_power_of_two()) {
+                return Err(format!(
+                    "device '{id}': queue-size={size} is no power of two; choose one up to 32768"
+                ));
+            }
             devices.push(DeviceConfig {
                 queues,
+                queue_size,
                 on_exit,
                 ..device(&id, raw.id, slot, host)
             });
@@ -170,17 +180,18 @@ impl Description {
         for (index, disk) in self.disks.iter_mut().enumerate() {
             disk.id.get_or_insert_with(|| format!("disk{index}"));
         }
-        let kinds: Vec<VirtioId> = self.devices.iter().map(|raw| raw.id).collect();
-        for (index, raw) in self.devices.iter_mut().enumerate() {
-            let before = kinds
-                .iter()
-                .take(index)
-                .filter(|kind| **kind == raw.id)
-                .count();
-            raw.name
-                .get_or_insert_with(|| format!("{}{before}", raw.id.name()));
+        let mut taken: HashSet<String> = self.addresses().map(|(id, _)| id.to_owned()).collect();
+        taken.extend(OUR_OWN.map(String::from));
+        for raw in &mut self.devices {
+            if raw.name.is_none() {
+                let kind = raw.id.name();
+                // The numbers outlast the devices.
+                raw.name = (0..=taken.len())
+                    .map(|number| format!("{kind}{number}"))
+                    .find(|name| taken.insert(name.clone()));
+            }
         }
-        let mut seen = std::collections::HashSet::from(["console0", "serial", "ttyS0", "vmm"]);
+        let mut seen = HashSet::from(OUR_OWN);
         for (id, _) in self.addresses() {
             if !is_name(id) {
                 return Err(format!(
@@ -253,6 +264,7 @@ fn device(id: &str, virtio_id: VirtioId, slot: u8, host: Host) -> DeviceConfig {
         slot,
         host,
         queues: None,
+        queue_size: None,
         on_exit: super::OnExit::default(),
     }
 }
@@ -321,6 +333,23 @@ mod tests {
     }
 
     #[test]
+    fn a_device_without_a_name_takes_a_free_one() {
+        let mut vm = minimal();
+        vm.disks.push(from_keyvals("path=a,id=fs1", None).unwrap());
+        for id in ["console", "fs", "fs", "block"] {
+            let text = format!("vhost-user,id={id},socket=/s");
+            vm.devices.push(from_keyvals(&text, Some("kind")).unwrap());
+        }
+        vm.resolve().unwrap();
+        let names: Vec<_> = vm
+            .devices
+            .iter()
+            .filter_map(|raw| raw.name.as_deref())
+            .collect();
+        assert_eq!(names, ["console1", "fs0", "fs2", "block0"]);
+    }
+
+    #[test]
     fn each_bad_value_is_named() {
         let refuse = |change: fn(&mut Description)| {
             let mut vm = minimal();
@@ -335,5 +364,12 @@ mod tests {
         assert!(refuse(|vm| vm.disks = vec![Disk::default()]).contains("path=FILE"));
         assert!(refuse(|vm| vm.console = Some("tty".into())).contains("both want the terminal"));
         assert!(refuse(|vm| vm.serial = Some("screen".into())).contains("screen"));
+        for size in ["0", "100", "65535"] {
+            let mut vm = minimal();
+            let text = format!("vhost-user,id=fs,socket=/s,queue-size={size}");
+            vm.devices.push(from_keyvals(&text, Some("kind")).unwrap());
+            let why = vm.resolve().unwrap_err();
+            assert!(why.contains("fs0") && why.contains(size), "{why}");
+        }
     }
 }

@@ -90,7 +90,7 @@ impl Actor {
         let identity = Identity {
             device_id,
             queues: queues.min(class::QUEUES_MAX),
-            max_queue_size: class::QUEUE_SIZE,
+            max_queue_size: self.spec.config.queue_size.unwrap_or(class::QUEUE_SIZE),
             config_len: offer.config.len() as u32,
         };
         self.state.fill(offer.config);

@@ -15,8 +15,8 @@ pub(super) const RING_RESET: u64 = 1 << 40;
 /// vhost-user numbers the queue of a kick or call in 8 bits.
 pub(super) const QUEUES_MAX: u16 = 256;
 
-/// The greatest queue size shown to drivers, which vhost-user does not tell: what every backend
-/// in use takes.
+/// The greatest queue size shown to drivers unless the person says another: vhost-user does not
+/// tell it, and most backends in use take this.
 pub(super) const QUEUE_SIZE: u16 = 256;
 
 /// The features that a driver may see, of those a backend offers. Left out: what vhost-user uses

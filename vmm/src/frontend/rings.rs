@@ -87,6 +87,7 @@ impl Link {
         for queue in &start.queues {
             self.enable(queue.index, true)?;
         }
+        self.wake(&start.queues)?;
         if tell_status {
             self.raw
                 .set_status((status | VIRTIO_CONFIG_S_DRIVER_OK) as u8)?;
@@ -101,7 +102,8 @@ impl Link {
         queue: &QueueStart,
     ) -> Result<(), CallError> {
         self.set_up(memory, queue)?;
-        self.enable(queue.index, true)
+        self.enable(queue.index, true)?;
+        self.wake(std::slice::from_ref(queue))
     }
 
     /// Stops one queue. It is touched no more once this is `Ok`.
@@ -185,6 +187,20 @@ impl Link {
             "SET_VRING_ENABLE",
             self.frontend.set_vring_enable(index.into(), enable),
         )
+    }
+
+    /// Kicks queues that were enabled. The driver does not wait for that with its first kick, and a
+    /// backend that hears it before may pass over the ring (`vhost-user-backend` does).
+    fn wake(&self, queues: &[QueueStart]) -> Result<(), CallError> {
+        if self.has_protocol && !self.protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+            // Nothing was answered yet; once this is, what came before it has been done.
+            call("GET_FEATURES", self.frontend.get_features())?;
+        }
+        for queue in queues {
+            // It fails when the counter is full, and that is a kick.
+            let _ = queue.kick.write(1);
+        }
+        Ok(())
     }
 
     /// Before a ring is stopped. `GET_VRING_BASE` is what stops it: a backend that refuses this

@@ -72,6 +72,7 @@ fn config(host: Host) -> DeviceConfig {
         slot: 4,
         host,
         queues: None,
+        queue_size: None,
         on_exit: OnExit::Degrade,
     }
 }
@@ -214,6 +215,40 @@ fn the_handshake_takes_what_both_sides_have() {
         .iter()
         .fold(0_u64, |bits, bit| bits | 1 << bit);
     assert_eq!(set.body, bits.to_ne_bytes());
+}
+
+/// A backend may have passed over a kick that came before the ring was enabled.
+#[test]
+fn queues_are_kicked_once_they_are_known_to_be_enabled() {
+    use FrontendReq as R;
+    for (reply_ack, last) in [
+        (1 << 3, R::SET_VRING_ENABLE),
+        // It tells of nothing that is done, so that an answer has to be asked for.
+        (0, R::GET_FEATURES),
+    ] {
+        let fake = Fake::new();
+        fake.get().protocol = 1 | 1 << 5 | 1 << 9 | reply_ack;
+        let bench = bench(fake);
+        let started = start(&[0, 1]);
+        let kicks: Vec<_> = started
+            .queues
+            .iter()
+            .map(|queue| queue.kick.try_clone().unwrap())
+            .collect();
+        bench.device.start(started);
+        for kick in kicks {
+            until("a kick", || kick.read().is_ok());
+        }
+        let codes = bench.fake.codes_after_handshake();
+        assert_eq!(codes.last().unwrap().0, last);
+        assert_eq!(
+            codes
+                .iter()
+                .filter(|(code, _)| *code == R::SET_VRING_ENABLE)
+                .count(),
+            2
+        );
+    }
 }
 
 #[test]
