@@ -14,7 +14,7 @@ die() {
     exit 1
 }
 
-# The Debian package that brings a tool.
+# The Debian package that brings a tool or a file.
 package_of() {
     case $1 in
     busybox) echo busybox-static ;;
@@ -25,9 +25,14 @@ package_of() {
     qemu-system-x86_64) echo qemu-system-x86 ;;
     cc | ld) echo build-essential ;;
     ps) echo procps ;;
+    sfdisk) echo fdisk ;;
+    mkfs.vfat) echo dosfstools ;;
+    mmd | mcopy) echo mtools ;;
     iasl) echo acpica-tools ;;
     qemu-storage-daemon) echo qemu-system-common ;;
     setpriv | unshare) echo util-linux ;;
+    /usr/include/cap-ng.h) echo libcap-ng-dev ;;
+    /usr/include/seccomp.h) echo libseccomp-dev ;;
     *) echo "$1" ;;
     esac
 }
@@ -44,11 +49,15 @@ where() {
 }
 have() { where "$1" >/dev/null; }
 
-# need_tools TOOL...: makes sure that each is here, or says what it will install and asks.
+# need_tools TOOL...: makes sure that each is here, or says what it will install and asks. A path is a
+# file that a library's package for developers brings.
 need_tools() {
     packages=
     for tool in "$@"; do
-        have "$tool" && continue
+        case $tool in
+        /*) [ ! -e "$tool" ] || continue ;;
+        *) ! have "$tool" || continue ;;
+        esac
         package=$(package_of "$tool")
         case " $packages " in *" $package "*) ;; *) packages="$packages $package" ;; esac
     done
@@ -74,6 +83,19 @@ need_tools() {
         { $as_root apt-get update -q >&2 &&
             DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -q --no-install-recommends $packages >&2; } ||
         die "apt-get could not install:$packages"
+}
+
+# download_packages DIR PACKAGE...: Debian packages into DIR, without installing them. Where there are no
+# usable package lists, private ones are made.
+download_packages() {
+    dir=$1
+    shift
+    lists=$CACHE/apt
+    private="-o Dir::State::lists=$lists/lists -o Dir::Cache=$lists/cache"
+    (cd "$dir" && apt-get -q download "$@" >&2) && return
+    mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
+    # shellcheck disable=SC2086 # words on purpose
+    apt-get $private -q update >&2 && (cd "$dir" && apt-get $private -q download "$@" >&2)
 }
 
 # add_modules DIR KERNEL MODULE...: copies a kernel's modules into DIR/modules, numbered in the order
