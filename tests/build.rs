@@ -6,10 +6,17 @@ use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
-    println!("cargo::rerun-if-changed=payload");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("payload");
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
-    let script = manifest.join("payload/link.ld");
+    // Of tests/ itself, and of tests/bench/.
+    let below = manifest.join("payload");
+    let payload = if below.is_dir() {
+        below
+    } else {
+        manifest.join("../payload")
+    };
+    println!("cargo::rerun-if-changed={}", payload.display());
+    let script = payload.join("link.ld");
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc
         .args([
@@ -44,7 +51,7 @@ fn main() {
         .arg(format!("-Clink-arg=-Wl,-T,{}", script.display()))
         .arg("-o")
         .arg(&out)
-        .arg(manifest.join("payload/main.rs"));
+        .arg(payload.join("main.rs"));
     match rustc.status() {
         Ok(status) if status.success() => println!("cargo::rustc-env=PAYLOAD={}", out.display()),
         _ => {

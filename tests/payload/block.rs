@@ -93,6 +93,11 @@ impl Disk {
         self.finish().map(|_| ())
     }
 
+    /// Kicks the device, which has nothing to do.
+    pub fn kick(&self) {
+        self.ring.kick();
+    }
+
     pub fn flush(&mut self) -> Result<(), &'static str> {
         self.one(FLUSH, 0)
     }

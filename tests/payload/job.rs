@@ -7,7 +7,7 @@ use crate::block::Disk;
 use crate::hostile::Victims;
 use crate::report::check;
 use crate::start::{number, value};
-use crate::{arena, console, cpu, net, port, say};
+use crate::{arena, bench, console, cpu, net, port, say};
 
 /// Default slots of the VMM: by kind.
 const CONSOLE_SLOT: u8 = 1;
@@ -36,6 +36,7 @@ pub fn run(line: &str) {
             "hostile" => check(job, hostile(number(line, "seed", 1))),
             "storm" => storm(number(line, "seed", 1)),
             "resize" => check(job, resize()),
+            "bench" => check(job, bench::run(DISK_SLOT, requests)),
             "exits" => check(job, exits(requests)),
             "reboot" => port::reboot(),
             "fault" => unsafe { (0xffff_8000_0000_0000 as *const u8).read_volatile(); },

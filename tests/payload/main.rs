@@ -7,6 +7,7 @@
 #![no_main]
 
 mod arena;
+mod bench;
 mod block;
 mod console;
 mod cpu;

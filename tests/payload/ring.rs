@@ -89,7 +89,7 @@ impl Ring {
         unsafe { index.write_volatile(self.next_available) };
         fence(Ordering::SeqCst);
         if self.wants_kick(before) {
-            unsafe { (self.kick as *mut u16).write_volatile(self.index) };
+            self.kick();
         }
     }
 
@@ -101,6 +101,11 @@ impl Ring {
             return self.next_available.wrapping_sub(event).wrapping_sub(1) < added;
         }
         unsafe { (self.used as *const u16).read_volatile() & 1 == 0 }
+    }
+
+    /// Kicks, whether or not there is anything to see.
+    pub fn kick(&self) {
+        unsafe { (self.kick as *mut u16).write_volatile(self.index) };
     }
 
     /// The next answered request and how much was written to it, if there is one.

@@ -15,6 +15,12 @@ use crate::error::{Error, Result};
 pub struct Cpus(Vec<usize>);
 
 impl Cpus {
+    /// Every CPU there is, to undo what held a thread.
+    pub fn all() -> Self {
+        let cpus = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+        cpus.trim().replace(',', "+").parse().unwrap_or_default()
+    }
+
     /// Keeps the calling thread on them.
     pub fn hold_this_thread(&self) -> Result<()> {
         self.hold(Pid::from_raw(0))

@@ -185,7 +185,7 @@ impl Places {
 }
 
 /// A program of that name beside this one, where there is one: what is measured is what was built with it.
-fn beside_us(program: &str) -> PathBuf {
+pub(crate) fn beside_us(program: &str) -> PathBuf {
     let beside = env::current_exe()
         .ok()
         .and_then(|us| Some(us.parent()?.join(program)));

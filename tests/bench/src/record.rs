@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use crate::case::Case;
 use crate::error::{Error, Result};
 use crate::figures::Figures;
 use crate::machine::{Machine, Noise};
+use crate::run::Conditions;
 
 /// What was measured, where, under what conditions, and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +35,33 @@ pub struct Record {
     pub noise: Noise,
     /// The machine.
     pub machine: Machine,
+}
+
+impl Record {
+    /// What was measured just now, on this machine.
+    pub fn new(
+        subject: &str,
+        command: &str,
+        round: u32,
+        case: &Case,
+        how: &Conditions,
+        figures: Figures,
+        noise: Noise,
+    ) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            command: command.to_owned(),
+            round,
+            at: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |time| time.as_secs()),
+            case: case.clone(),
+            affinity: how.affinity.clone(),
+            figures,
+            noise,
+            machine: Machine::here(),
+        }
+    }
 }
 
 /// A file of records, appended to line by line.

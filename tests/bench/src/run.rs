@@ -1,7 +1,7 @@
 //! One case from start to end: backend, negotiation, queues, loop, figures.
 
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use outboard_device::driver::connection::{
     DEFAULT_LIMIT, F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_VERSION_1,
@@ -18,8 +18,9 @@ use crate::drive::{self, Lane, Measured, Plan};
 use crate::error::{Error, Result};
 use crate::figures::Figures;
 use crate::load::{Area, Block, Load, Plain};
-use crate::machine::{Machine, Noise};
+use crate::machine::Noise;
 use crate::record::Record;
+use crate::verify::{Verdict, Verifier};
 
 /// How long, and where.
 #[derive(Clone, Debug)]
@@ -79,19 +80,43 @@ pub fn run(
     let share = (conditions.warmup + conditions.time).as_secs_f64()
         / conditions.time.as_secs_f64().max(1e-9);
     let ours = (counts.driver + counts.backend.unwrap_or_default()).mul_f64(share);
-    Ok(Record {
-        subject: subject.name.clone(),
-        command: backend.command().to_owned(),
+    let noise = Noise::of(elapsed, ours);
+    let figures = Figures::new(counts, &measured.latencies);
+    Ok(Record::new(
+        &subject.name,
+        backend.command(),
         round,
-        at: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs()),
-        case: case.clone(),
-        affinity: conditions.affinity.clone(),
-        figures: Figures::new(counts, &measured.latencies),
-        noise: Noise::of(elapsed, ours),
-        machine: Machine::here(),
-    })
+        case,
+        conditions,
+        figures,
+        noise,
+    ))
+}
+
+/// Verifies a block device with one queue, in a case: on its first `size` bytes, or on all it has.
+pub fn verify(
+    subject: &Subject,
+    case: &Case,
+    conditions: &Conditions,
+    size: Bytes,
+    stop: &AtomicBool,
+) -> Result<Verdict> {
+    let places = Places {
+        file: subject.file.clone(),
+        queues: 1,
+    };
+    conditions.affinity.driver.hold_this_thread()?;
+    let mut backend = Backend::start(&subject.target, &places)?;
+    let mut driver = negotiate(&mut backend, case)?;
+    let mut area = Area::of(&mut driver, case.size)?;
+    area.blocks = area.blocks.min(size.0 / case.size.0).max(1);
+    driver.start_queue(0, &queue_options(case))?;
+    let queue = driver.take_queue(0)?;
+    backend.hold(&conditions.affinity.backend)?;
+    let verifier = Verifier::new(&mut driver, queue, case, area, stop)?;
+    let (queue, verdict) = blame(&backend, verifier.run(conditions.time))?;
+    driver.put_queue(queue);
+    Ok(verdict)
 }
 
 /// Connects and agrees on what the case wants.
@@ -163,19 +188,7 @@ fn measure<L: Load>(
             case.queues
         )));
     }
-    let descriptors = match case.path {
-        Path::Null | Path::Block => Block::descriptors(case.path),
-        _ => 1,
-    };
-    let (entries, indirect) = match case.indirect {
-        Switch::On => (case.depth, descriptors.next_power_of_two()),
-        Switch::Off => (case.depth * descriptors, 0),
-    };
-    let options = QueueOptions {
-        size: entries.next_power_of_two().max(USUAL_RING),
-        base: 0,
-        indirect,
-    };
+    let options = queue_options(case);
     let mut lanes = Vec::new();
     for n in 0..case.queues {
         let load = load(driver, n)?;
@@ -196,8 +209,30 @@ fn measure<L: Load>(
     for lane in lanes {
         driver.put_queue(lane.queue);
     }
-    match measured {
-        Err(Error::Driver(error)) => Err(backend.failed(&format!("cannot be measured: {error}"))),
-        measured => measured,
+    blame(backend, measured)
+}
+
+/// A ring with room for every request.
+fn queue_options(case: &Case) -> QueueOptions {
+    let descriptors = match case.path {
+        Path::Null | Path::Block => Block::descriptors(case.path),
+        _ => 1,
+    };
+    let (entries, indirect) = match case.indirect {
+        Switch::On => (case.depth, descriptors.next_power_of_two()),
+        Switch::Off => (case.depth * descriptors, 0),
+    };
+    QueueOptions {
+        size: entries.next_power_of_two().max(USUAL_RING),
+        base: 0,
+        indirect,
+    }
+}
+
+/// What the driver has met with is told with the backend's last words.
+fn blame<T>(backend: &Backend, result: Result<T>) -> Result<T> {
+    match result {
+        Err(Error::Driver(error)) => Err(backend.failed(&format!("failed: {error}"))),
+        other => other,
     }
 }

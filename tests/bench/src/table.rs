@@ -1,15 +1,18 @@
 //! Text tables, for a terminal and for Markdown.
 
-/// Rows under a heading; the first column is aligned left, the others right.
+/// Rows under a heading; names are aligned left, figures right.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
+    /// How many columns are names.
+    names: usize,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with this heading.
-    pub fn new<S: Into<String>>(heading: impl IntoIterator<Item = S>) -> Self {
+    /// A table with this heading, whose first columns, so many, are names.
+    pub fn new<S: Into<String>>(names: usize, heading: impl IntoIterator<Item = S>) -> Self {
         Self {
+            names,
             rows: vec![heading.into_iter().map(Into::into).collect()],
         }
     }
@@ -19,13 +22,18 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
+    /// All rows, the heading first.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// In columns, for a terminal: one line a row.
     pub fn lines(&self) -> Vec<String> {
         let widths = self.widths();
         let line = |row: &Vec<String>| {
             let cells = row.iter().zip(&widths).enumerate();
             let cells: Vec<_> = cells
-                .map(|(n, (cell, width))| pad(cell, *width, n))
+                .map(|(n, (cell, width))| self.pad(cell, *width, n))
                 .collect();
             cells.join("  ").trim_end().to_owned()
         };
@@ -39,14 +47,17 @@ impl Table {
         for (n, row) in self.rows.iter().enumerate() {
             let cells = row.iter().zip(&widths).enumerate();
             let cells: Vec<_> = cells
-                .map(|(n, (cell, width))| pad(cell, *width, n))
+                .map(|(n, (cell, width))| self.pad(cell, *width, n))
                 .collect();
             lines.push(cells);
             if n == 0 {
                 let rule = widths.iter().enumerate();
-                let rule = rule.map(|(n, width)| match n {
-                    0 => "-".repeat(*width),
-                    _ => "-".repeat(width - 1) + ":",
+                let rule = rule.map(|(n, width)| {
+                    if n < self.names {
+                        "-".repeat(*width)
+                    } else {
+                        "-".repeat(width - 1) + ":"
+                    }
                 });
                 lines.push(rule.collect());
             }
@@ -65,13 +76,13 @@ impl Table {
         };
         (0..columns).map(|n| width(n).unwrap_or(0).max(3)).collect()
     }
-}
 
-fn pad(cell: &str, width: usize, column: usize) -> String {
-    if column == 0 {
-        format!("{cell:<width$}")
-    } else {
-        format!("{cell:>width$}")
+    fn pad(&self, cell: &str, width: usize, column: usize) -> String {
+        if column < self.names {
+            format!("{cell:<width$}")
+        } else {
+            format!("{cell:>width$}")
+        }
     }
 }
 
@@ -122,7 +133,7 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let mut table = Table::new(["case", "rate"]);
+        let mut table = Table::new(1, ["case", "rate"]);
         table.row(["null, depth 1", "2.1M"]);
         assert_eq!(
             table.lines(),

@@ -35,6 +35,20 @@ pub(super) struct Args {
     json: Option<PathBuf>,
 }
 
+/// Of a block device, what can be done besides measuring.
+#[derive(Debug, clap::Args)]
+pub(super) struct BlockArgs {
+    #[command(flatten)]
+    measure: Args,
+    /// Measure nothing, but write blocks that carry their address and generation, read them again,
+    /// and say what is not as it was written. What the disk held is lost
+    #[arg(long, conflicts_with_all = ["op", "pattern", "queues", "rate", "json"])]
+    verify: bool,
+    /// Verify so much of the disk, from its start
+    #[arg(long, value_name = "BYTES", default_value = "64M", requires = "verify")]
+    verify_size: Bytes,
+}
+
 /// Where the backend is.
 #[derive(Debug, clap::Args)]
 struct TargetArgs {
@@ -97,6 +111,17 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+impl Args {
+    /// The backend; its image is made, where there is none.
+    fn subject(&self, path: Path) -> Result<Subject> {
+        let subject = self.target.subject(path, self.name.as_deref())?;
+        if let Some(file) = &self.target.file {
+            image::ensure(file, self.target.file_size)?;
+        }
+        Ok(subject)
+    }
+}
+
 impl TargetArgs {
     fn subject(&self, path: Path, name: Option<&str>) -> Result<Subject> {
         let target = match (&self.socket, &self.spawn) {
@@ -129,12 +154,21 @@ impl TargetArgs {
     }
 }
 
+/// Measures a block device, or verifies it.
+pub(super) fn block(args: &BlockArgs) -> Result<()> {
+    if !args.verify {
+        return run(Path::Block, &args.measure);
+    }
+    let subject = args.measure.subject(Path::Block)?;
+    let cases = args.measure.sweep.cases(Path::Block);
+    let conditions = args.measure.time.conditions();
+    let stop = stop_flag()?;
+    super::verify::run(&subject, &cases, &conditions, args.verify_size, &stop)
+}
+
 /// Measures every case and shows each as it comes.
 pub(super) fn run(path: Path, args: &Args) -> Result<()> {
-    let subject = args.target.subject(path, args.name.as_deref())?;
-    if let Some(file) = &args.target.file {
-        image::ensure(file, args.target.file_size)?;
-    }
+    let subject = args.subject(path)?;
     let conditions = args.time.conditions();
     let stop = stop_flag()?;
     let mut log = args.json.as_deref().map(Log::append).transpose()?;

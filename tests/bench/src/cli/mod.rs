@@ -1,8 +1,12 @@
 //! The command line.
 
+mod compare;
 mod measure;
+mod primitives;
+mod report;
 mod serve;
 mod show;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -19,7 +23,8 @@ use crate::case::Path;
     after_help = "Examples:\n  \
         outboard-bench null\n  \
         outboard-bench block --file /dev/shm/disk.img --spawn 'outboard-block --socket {socket} --path {file}'\n  \
-        outboard-bench block --socket /tmp/disk.sock --op read,write --size 4k,128k --depth 1,32"
+        outboard-bench block --socket /tmp/disk.sock --op read,write --size 4k,128k --depth 1,32\n  \
+        outboard-bench compare ours.toml theirs.toml --rounds 7 --file /dev/shm/disk.img"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -32,8 +37,8 @@ enum Verb {
     ///
     /// With neither --socket nor --spawn, of `outboard-bench serve-null`.
     Null(measure::Args),
-    /// A block device. It is written to where --op says so.
-    Block(measure::Args),
+    /// A block device. It is written to where --op says so, and by --verify.
+    Block(measure::BlockArgs),
     /// A network card: frames sent.
     Net(measure::Args),
     /// A console: bytes printed on port 0.
@@ -42,17 +47,35 @@ enum Verb {
     Rng(measure::Args),
     /// Serves a block device that answers without doing anything, for `null`.
     ServeNull(serve::Null),
+    /// Serves a disk in memory that does wrong one write in so many, for `block --verify` to find.
+    ServeFaulty(serve::Faulty),
+    /// Measures what everything is made of: a wake-up, a copy, an exit, a kick and an interrupt.
+    Primitives(primitives::Args),
+    /// Measures several backends by turns, with what the machine itself can do.
+    Compare(compare::Args),
+    /// Shows results again: the medians, as `compare` does.
+    Table(report::Table),
+    /// Writes results as a page with plots, which needs no network.
+    Report(report::Report),
+    /// Makes the tables of documents anew out of the results they name.
+    Docs(report::Docs),
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Null(args) => measure::run(Path::Null, &args),
-        Verb::Block(args) => measure::run(Path::Block, &args),
+        Verb::Block(args) => measure::block(&args),
         Verb::Net(args) => measure::run(Path::Net, &args),
         Verb::Console(args) => measure::run(Path::Console, &args),
         Verb::Rng(args) => measure::run(Path::Rng, &args),
+        Verb::Primitives(args) => primitives::run(&args),
+        Verb::Compare(args) => compare::run(&args),
+        Verb::Table(args) => report::table(&args),
+        Verb::Report(args) => report::page(&args),
+        Verb::Docs(args) => report::docs(&args),
         Verb::ServeNull(args) => return daemon::exit(serve::null(&args)),
+        Verb::ServeFaulty(args) => return daemon::exit(serve::faulty(&args)),
     };
     daemon::exit(done)
 }

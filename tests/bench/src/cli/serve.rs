@@ -2,6 +2,8 @@
 
 use outboard_device::daemon::{self, Endpoint, LogArgs, ServeError};
 
+use crate::bytes::Bytes;
+use crate::faulty::{self, Wrong};
 use crate::null;
 
 /// `serve-null`.
@@ -19,4 +21,28 @@ pub(super) struct Null {
 pub(super) fn null(args: &Null) -> Result<(), ServeError> {
     daemon::init_logging(&args.log);
     daemon::serve(&args.endpoint, null::Null::new(args.queues))
+}
+
+/// `serve-faulty`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Faulty {
+    #[command(flatten)]
+    endpoint: Endpoint,
+    /// What it does wrong
+    #[arg(long, value_name = "WHAT")]
+    fault: Wrong,
+    /// With one write in so many
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+    /// The disk's size
+    #[arg(long, value_name = "BYTES", default_value = "64M")]
+    size: Bytes,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+pub(super) fn faulty(args: &Faulty) -> Result<(), ServeError> {
+    daemon::init_logging(&args.log);
+    let device = faulty::Faulty::new(args.size.0, args.fault, args.every);
+    daemon::serve(&args.endpoint, device)
 }

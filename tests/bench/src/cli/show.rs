@@ -46,21 +46,24 @@ impl Shown {
         say(&conditions(how));
         Self {
             bar: bar(cases.len() as u64),
-            table: Table::new([
-                "case",
-                "req/s",
-                "B/s",
-                "mean us",
-                "p50",
-                "p99",
-                "p99.9",
-                "max",
-                "driver us",
-                "backend us",
-                "kicks",
-                "calls",
-                "noise",
-            ]),
+            table: Table::new(
+                1,
+                [
+                    "case",
+                    "req/s",
+                    "B/s",
+                    "mean us",
+                    "p50",
+                    "p99",
+                    "p99.9",
+                    "max",
+                    "driver us",
+                    "backend us",
+                    "kicks",
+                    "calls",
+                    "noise",
+                ],
+            ),
         }
     }
 

@@ -1,0 +1,91 @@
+//! `primitives`.
+
+use std::fs::File;
+
+use super::measure::{TimeArgs, stop_flag};
+use super::show::{conditions, say};
+use crate::bytes::Bytes;
+use crate::error::Result;
+use crate::floor::{copy, eventfd};
+use crate::guest;
+use crate::table::{Table, short};
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    time: TimeArgs,
+    /// How often the guest does each thing
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    requests: u64,
+    /// Leave the guest out
+    #[arg(long)]
+    no_guest: bool,
+}
+
+/// What the guest's names mean.
+const NAMES: [(&str, &str); 7] = [
+    ("nothing", "guest: reading the clock, part of all below"),
+    ("pio-out", "guest: exit by a port written"),
+    ("pio-in", "guest: exit by a port read"),
+    ("mmio-read", "guest: exit by a register read"),
+    ("ioeventfd", "guest: kick by ioeventfd"),
+    ("copy-4k", "guest: memory copy 4k"),
+    ("request", "guest: request, halted until its interrupt"),
+];
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let how = args.time.conditions();
+    let stop = stop_flag()?;
+    say(&conditions(&how));
+    let mut table = Table::new(1, ["primitive", "mean us", "p50", "p99"]);
+    let mut add = |name: &str, figures: &crate::figures::Figures| {
+        if let Some(latency) = figures.latency {
+            table.row([
+                name.to_owned(),
+                short(latency.mean),
+                short(latency.p50),
+                short(latency.p99),
+            ]);
+        }
+    };
+    add("eventfd round trip", &eventfd::run(&how, &stop)?);
+    for size in [64, 4096, 65536] {
+        let size = Bytes(size);
+        add(
+            &format!("memory copy {size}"),
+            &copy::run(size, &how, &stop)?,
+        );
+    }
+    // Where it may run, the guest's threads are the kernel's to place.
+    crate::affinity::Cpus::all().hold_this_thread()?;
+    let missing = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .err();
+    let mut why = None;
+    if args.no_guest {
+        why = Some("--no-guest".to_owned());
+    } else if let Some(error) = missing {
+        why = Some(format!("/dev/kvm: {error}"));
+    } else {
+        for cost in guest::run(args.requests)? {
+            let name = NAMES.iter().find(|(name, _)| *name == cost.name);
+            let name = name.map_or(cost.name.as_str(), |(_, meaning)| meaning);
+            table.row([
+                name.to_owned(),
+                short(cost.nanos / 1e3),
+                "-".into(),
+                "-".into(),
+            ]);
+        }
+    }
+    table.lines().iter().for_each(|line| say(line));
+    if let Some(why) = why {
+        say(&format!(
+            "Not measured: exits, kicks and interrupts of a guest ({why})."
+        ));
+    }
+    Ok(())
+}

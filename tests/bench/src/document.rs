@@ -1,0 +1,60 @@
+//! Tables in documents, made of the results committed beside them.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::record;
+use crate::summary;
+
+const BEGIN: &str = "<!-- outboard-bench: ";
+const END: &str = "<!-- outboard-bench end -->";
+
+/// The text of the document `file` with its tables made anew.
+pub fn refresh(file: &Path, text: &str) -> Result<String> {
+    let wrong = |reason: &str| Error::Content {
+        path: file.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let mut fresh = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(BEGIN) {
+        let (results, after) = after
+            .split_once(" -->\n")
+            .ok_or_else(|| wrong("a table's first line does not end in -->"))?;
+        let (_, after) = after
+            .split_once(END)
+            .ok_or_else(|| wrong("a table has no end"))?;
+        let records = record::read(&folder.join(results))?;
+        let table = summary::table(&summary::rows(&records)).markdown();
+        for part in [before, BEGIN, results, " -->\n", &table, END] {
+            fresh += part;
+        }
+        rest = after;
+    }
+    Ok(fresh + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Log;
+    use crate::summary::tests::record;
+
+    #[test]
+    fn tables_follow_their_results() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::append(&folder.path().join("a.jsonl")).unwrap();
+        log.write(&record("ours", 1, 1000.0)).unwrap();
+        let file = folder.path().join("doc.md");
+        let text = format!("One\n{BEGIN}a.jsonl -->\n{END}\nTwo\n");
+        let fresh = refresh(&file, &text).unwrap();
+        assert!(fresh.starts_with("One\n") && fresh.ends_with(&format!("{END}\nTwo\n")));
+        assert!(fresh.contains("| ours "), "{fresh}");
+        assert_eq!(refresh(&file, &fresh).unwrap(), fresh);
+        log.write(&record("ours", 2, 3000.0)).unwrap();
+        assert_ne!(refresh(&file, &fresh).unwrap(), fresh);
+        assert!(refresh(&file, &format!("{BEGIN}b.jsonl -->\n{END}")).is_err());
+        assert!(refresh(&file, &format!("{BEGIN}a.jsonl -->\n")).is_err());
+    }
+}
