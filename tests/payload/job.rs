@@ -13,6 +13,11 @@ use crate::{arena, bench, console, cpu, net, port, say};
 const CONSOLE_SLOT: u8 = 1;
 const NET_SLOT: u8 = 2;
 const DISK_SLOT: u8 = 8;
+/// The VMM's registers of slots that gained a device, that shall lose one, and for ejecting it: what
+/// its DSDT reads and writes.
+const SLOTS_UP: u16 = 0xae00;
+const SLOTS_DOWN: u16 = 0xae04;
+const SLOTS_EJECT: u16 = 0xae08;
 
 /// For [`cpu::on_both`], whose work takes no arguments.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
@@ -34,6 +39,7 @@ pub fn run(line: &str) {
             "needs-reset" => check(job, needs_reset()),
             "stuck" => check(job, stuck()),
             "hostile" => check(job, hostile(number(line, "seed", 1))),
+            "plug" => check(job, plug(number(line, "cycles", 1))),
             "storm" => storm(number(line, "seed", 1)),
             "resize" => check(job, resize()),
             "bench" => check(job, bench::run(DISK_SLOT, requests)),
@@ -123,6 +129,38 @@ fn reset(requests: u64) -> Result<(), &'static str> {
         disk.device.reset()?;
     }
     Disk::open(DISK_SLOT, 0, 0x50, 32)?.verify(requests, 99)
+}
+
+/// Works on its disk while others come and go `cycles` times: uses each that comes, and lets go of it
+/// when it is asked to, as an ACPI system would.
+fn plug(cycles: u64) -> Result<(), &'static str> {
+    let mut disk = Disk::open(DISK_SLOT, 0, 0x50, 4)?;
+    let (mut gone, mut round) = (0, 0);
+    let mut guests: [Option<Disk>; 32] = [const { None }; 32];
+    say!("ready for devices");
+    while gone < cycles {
+        round += 1;
+        disk.verify(4, round)?;
+        let up = port::in32(SLOTS_UP);
+        for slot in (0..32).filter(|slot| up & 1 << slot != 0) {
+            let mut guest = Disk::open(slot, 0, 0x51, 1)?;
+            guest.verify(4, round)?;
+            if cycles < 10 {
+                say!("slot {slot} works");
+            }
+            guests[usize::from(slot)] = Some(guest);
+        }
+        let down = port::in32(SLOTS_DOWN);
+        for slot in (0..32_u8).filter(|slot| down & 1 << slot != 0) {
+            // Half the time with its queues still running.
+            if let Some(guest) = guests[usize::from(slot)].take().filter(|_| round % 2 == 0) {
+                guest.device.reset()?;
+            }
+            port::out32(SLOTS_EJECT, 1 << slot);
+            gone += 1;
+        }
+    }
+    disk.device.reset()
 }
 
 /// Works until the device's daemon is killed, and says so when the device asks for a reset.

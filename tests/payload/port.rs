@@ -26,6 +26,12 @@ pub fn in8(port: u16) -> u8 {
     value
 }
 
+pub fn in32(port: u16) -> u32 {
+    let value: u32;
+    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value) };
+    value
+}
+
 /// One byte to ttyS0; waits for room.
 pub fn print(byte: u8) {
     while in8(COM1 + 5) & 0x20 == 0 {}

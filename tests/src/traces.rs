@@ -37,6 +37,7 @@ impl Home {
         command
             .current_dir(self.path())
             .env("XDG_RUNTIME_DIR", self.path().join("run"))
+            .env("XDG_CONFIG_HOME", self.path().join("config"))
             .env("XDG_STATE_HOME", self.path().join("state"));
     }
 

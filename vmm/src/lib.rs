@@ -6,19 +6,24 @@
 //! [`config`] describes a VM; [`vm`] assembles one and runs it. In the order in which a guest meets
 //! them: [`arch`] and [`image`] put a kernel into [`memory`], [`kvm`] runs it, its accesses go by
 //! the [`bus`] to the [`chipset`] and to [`pci`], virtio devices appear there by [`transport`], and
-//! [`frontend`] and [`supervisor`] join them to their backends. [`logs`] keeps what they say.
+//! [`frontend`] and [`supervisor`] join them to their backends. [`logs`] keeps what they say. Other
+//! processes find a VM by the [`registry`] and steer it by the [`api`].
 
+pub mod api;
 pub mod arch;
 pub mod bus;
 pub mod chipset;
 pub mod config;
+pub mod definitions;
 pub mod doctor;
 pub mod frontend;
+pub mod history;
 pub mod image;
 pub mod kvm;
 pub mod logs;
 pub mod memory;
 pub mod pci;
+pub mod registry;
 pub mod stderr;
 pub mod supervisor;
 pub mod transport;

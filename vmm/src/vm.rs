@@ -12,6 +12,9 @@
 //! | `limits.rs` | what the host lets the process have |
 //! | `machine.rs` | the parts, put together, reset and taken apart |
 //! | `devices.rs` | virtio devices: frontends, and their PCI functions |
+//! | `plug.rs` | devices that come and go while the VM runs |
+//! | `request.rs` | what may be asked of a VM from outside |
+//! | `info.rs` | what a VM tells of itself |
 //! | `runtime_dir.rs` | the VM's own folder |
 //! | `serial.rs` | the console behind ttyS0 |
 //! | `signals.rs` | signals, as events |
@@ -21,28 +24,41 @@ mod devices;
 mod end;
 mod error;
 mod events;
+mod info;
 mod limits;
 mod machine;
+mod plug;
+mod request;
 mod runtime_dir;
 mod serial;
 mod signals;
 mod terminal;
 
-use std::sync::mpsc::Receiver;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 pub use end::End;
 pub use error::VmError;
+pub use info::{DeviceInfo, Info};
+pub use request::{Control, Plugged, Refusal};
 
+use crate::api::{SOCKET, Server};
 use crate::config::{LogConfig, VmConfig};
 use crate::logs::{self, Logs};
 use events::{Event, Events};
 use machine::Machine;
+use plug::{Successor, answer};
+use request::Request;
 use runtime_dir::RuntimeDir;
 use signals::Signals;
 use terminal::Terminal;
 
 /// Where a VM is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Assembled and loaded; no vCPU has run.
     Created,
@@ -67,8 +83,9 @@ pub fn run(config: &VmConfig) -> Result<End, VmError> {
     let (events, inbox) = events::pair();
     let signals = Signals::catch(&events)?;
     let terminal = Terminal::remember();
-    let _folder = RuntimeDir::make(config)?;
+    let folder = RuntimeDir::make(config)?;
     let logs = open_logs(config)?;
+    let api = folder.path().and_then(|folder| listen(folder, &events));
     let machine = match Machine::assemble(config, &events, &terminal, &logs, &|| signals.came()) {
         Ok(machine) => machine,
         Err(error) => {
@@ -80,14 +97,18 @@ pub fn run(config: &VmConfig) -> Result<End, VmError> {
         }
     };
     let mut vm = Vm {
+        config,
         machine,
         state: State::Created,
-        no_reboot: config.no_reboot,
         inbox,
         events,
+        successors: Vec::new(),
     };
     let end = vm.live();
     vm.state = State::Stopped;
+    // Nobody asks a VM that is over; and its daemons, once they end, find no socket of its left.
+    vm.refuse();
+    drop(api);
     vm.machine.take_apart();
     end
 }
@@ -122,43 +143,151 @@ fn open_logs(config: &VmConfig) -> Result<Logs, VmError> {
     }
 }
 
-/// A VM and the one thread that decides over it.
-struct Vm {
-    machine: Machine,
-    state: State,
-    no_reboot: bool,
-    inbox: Receiver<Event>,
-    events: Events,
+/// Opens the VM to requests. One that cannot be asked runs all the same.
+fn listen(folder: &Path, events: &Events) -> Option<Server> {
+    let path = folder.join(SOCKET);
+    match Server::listen(&path, Control::new(events.clone())) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            tracing::warn!("The VM cannot be managed: {}: {error}", path.display());
+            None
+        }
+    }
 }
 
-impl Vm {
+impl State {
+    /// The word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A VM and the one thread that decides over it.
+struct Vm<'a> {
+    config: &'a VmConfig,
+    machine: Machine,
+    state: State,
+    inbox: Receiver<Event>,
+    events: Events,
+    /// Devices that wait for another of their name to be gone.
+    successors: Vec<Successor>,
+}
+
+impl Vm<'_> {
     /// From the first instruction to the end.
     fn live(&mut self) -> Result<End, VmError> {
         self.machine.boot()?;
-        self.resume();
+        self.machine.resume();
+        self.state = State::Running;
         loop {
-            // Not closed while `events` is there.
-            let Ok(event) = self.inbox.recv() else {
-                return Ok(End::PowerOff);
+            let Some(event) = self.next() else {
+                continue;
             };
-            tracing::info!(?event, state = ?self.state, "VM event");
             match event {
                 Event::PowerOff => return Ok(End::PowerOff),
-                Event::Reset if self.no_reboot => return Ok(End::Reset),
-                Event::TripleFault if self.no_reboot => return Ok(End::TripleFault),
+                Event::Reset if self.config.no_reboot => return Ok(End::Reset),
+                Event::TripleFault if self.config.no_reboot => return Ok(End::TripleFault),
                 Event::Reset | Event::TripleFault => self.reboot()?,
                 Event::Fault(fault) => return Ok(End::Fault(fault)),
                 Event::DeviceLost(lost) => return Ok(End::DeviceLost(lost)),
                 Event::Quit => return Ok(End::Quit),
                 Event::Signal(libc::SIGPWR) => self.machine.press_power_button(),
                 Event::Signal(signal) => return Ok(End::Signal(signal)),
+                Event::Ejected(slot) => self.machine.devices().take_out(slot),
+                Event::Arrived(arrival) => self.arrived(*arrival),
+                Event::Gone(id) => self.gone(&id),
+                Event::Asked(Request::Destroy(reply)) => {
+                    answer(reply, Ok(()));
+                    return Ok(End::Destroyed);
+                }
+                Event::Asked(request) => self.asked(request)?,
             }
         }
     }
 
-    fn resume(&mut self) {
-        self.machine.resume();
+    /// The next event; `None` when somebody has waited long enough for something else.
+    fn next(&mut self) -> Option<Event> {
+        let event = match self.give_up() {
+            // Not closed while `events` is there.
+            None => self.inbox.recv().ok(),
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                match self.inbox.recv_timeout(left) {
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+                    Ok(event) => Some(event),
+                }
+            }
+        }?;
+        tracing::info!(event = event.word(), state = self.state.word(), "VM event");
+        Some(event)
+    }
+
+    /// Refuses whatever is asked from now on.
+    fn refuse(&mut self) {
+        self.successors.clear();
+        drop(std::mem::replace(&mut self.inbox, channel().1));
+    }
+
+    fn asked(&mut self, request: Request) -> Result<(), VmError> {
+        match request {
+            Request::Info(reply) => {
+                let devices = self.machine.devices().info();
+                answer(reply, Ok(Info::new(self.config, self.state, devices)));
+            }
+            Request::Pause(reply) => {
+                let done = self.pause();
+                answer(reply, done);
+            }
+            Request::Resume(reply) => {
+                let done = self.resume();
+                answer(reply, done);
+            }
+            Request::PressPowerButton(reply) => {
+                self.machine.press_power_button();
+                answer(reply, Ok(()));
+            }
+            Request::Reboot(reply) => {
+                // Answered first: its failure ends the VM.
+                answer(reply, Ok(()));
+                self.reboot()?;
+            }
+            Request::Add(device, reply) => self.add(*device, reply),
+            Request::Remove(id, reply) => {
+                let done = self.remove(&id);
+                answer(reply, done);
+            }
+            // Ends the VM, which is not ours to do here.
+            Request::Destroy(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Stops vCPUs, then rings.
+    fn pause(&mut self) -> Result<(), Refusal> {
+        if self.state != State::Running {
+            return Err(Refusal::NotRunning(self.state.word()));
+        }
+        let parked = self.machine.pause();
+        parked.map_err(|error| Refusal::Failed(error.into()))?;
+        self.machine.devices().pause();
+        self.state = State::Paused;
+        Ok(())
+    }
+
+    /// Lets rings, then vCPUs go on.
+    fn resume(&mut self) -> Result<(), Refusal> {
+        if self.state != State::Paused {
+            return Err(Refusal::NotPaused(self.state.word()));
+        }
+        self.machine.devices().resume();
+        self.machine.resume_late();
         self.state = State::Running;
+        Ok(())
     }
 
     /// The machine resets: same process, same daemons, the kernel loaded anew.
@@ -166,6 +295,10 @@ impl Vm {
         self.machine.pause()?;
         self.state = State::Paused;
         self.machine.reset()?;
+        // Whoever used them is no more.
+        for slot in self.machine.devices().leaving() {
+            self.machine.devices().take_out(slot);
+        }
         // What the guest asked for before its vCPUs stopped, the reset has answered.
         let asked: Vec<_> = self
             .inbox
@@ -176,7 +309,8 @@ impl Vm {
             self.events.post(event);
         }
         self.machine.boot()?;
-        self.resume();
+        self.machine.resume();
+        self.state = State::Running;
         Ok(())
     }
 }

@@ -36,6 +36,9 @@ pub struct Cli {
     /// With --attach: the socket's folder is removed with it, when nothing else is in it
     #[arg(long, requires = "attach", hide = true)]
     pub own_folder: bool,
+    /// When everything ends: if the VM whose folder this is was killed, remove what it has left
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub sweep: Option<PathBuf>,
     /// With --tty: Ctrl-A c shows the console that listens here (see --attach)
     #[arg(long, value_name = "PATH")]
     pub switch_to: Option<PathBuf>,

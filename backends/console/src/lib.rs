@@ -18,3 +18,4 @@ pub mod hub;
 pub mod scrollback;
 pub mod serve;
 pub mod size;
+mod sweep;

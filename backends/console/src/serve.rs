@@ -17,6 +17,7 @@ use crate::device::{Console, Events};
 use crate::end::{Attach, Discard, EndError, File, Pty, Stdio};
 use crate::hub::{self, End, Outcome};
 use crate::size::Size;
+use crate::sweep::sweep;
 
 /// Exit code when a person asked to quit. The VMM ends the VM on it.
 pub const QUIT: u8 = 10;
@@ -53,6 +54,7 @@ pub enum Error {
 /// One of the two sides cannot be had.
 pub fn run(cli: Cli) -> Result<ExitCode, Error> {
     let leaving = cli.guest.connect.is_some();
+    let folder = cli.sweep.clone();
     let outcome = match cli.guest.endpoint() {
         None => {
             let guest = bytes(&cli)?;
@@ -66,10 +68,15 @@ pub fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
         Some(endpoint) => serve(cli, &endpoint)?,
     };
-    Ok(match outcome {
-        Outcome::Quit if !leaving => ExitCode::from(QUIT),
-        _ => ExitCode::SUCCESS,
-    })
+    if let Outcome::Quit = outcome
+        && !leaving
+    {
+        return Ok(ExitCode::from(QUIT));
+    }
+    if let Some(folder) = folder {
+        sweep(&folder);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The vhost-user session on this thread, the hub on another.

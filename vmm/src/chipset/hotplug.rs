@@ -7,8 +7,7 @@
 //! | 4 | 32 | a bit for each slot whose device shall go; reading clears |
 //! | 8 | 32 | writing a bit ejects that slot's device; reads as 0 |
 //!
-//! The private contract of this device and the [DSDT](crate::arch::x86_64::acpi). Nothing is
-//! plugged yet, so the first two read as 0 and an eject is dropped.
+//! The private contract of this device and the [DSDT](crate::arch::x86_64::acpi).
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -17,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use outboard_device::register::RegisterDevice;
 
 use super::power::PowerManagement;
+use super::{ChipsetEvent, EventSink};
 
 /// The general-purpose event that tells a guest to look here: the DSDT's `\_GPE._E01`.
 pub const GENERAL_EVENT: u8 = 1;
@@ -33,15 +33,18 @@ pub struct SlotHotplug {
     up: u32,
     down: u32,
     power: Arc<Mutex<PowerManagement>>,
+    events: EventSink,
 }
 
 impl SlotHotplug {
-    /// Registers with nothing pending, which raise their event through `power`.
-    pub fn new(power: Arc<Mutex<PowerManagement>>) -> Self {
+    /// Registers with nothing pending, which raise their event through `power` and post ejections
+    /// to `events`.
+    pub fn new(power: Arc<Mutex<PowerManagement>>, events: EventSink) -> Self {
         Self {
             up: 0,
             down: 0,
             power,
+            events,
         }
     }
 
@@ -69,7 +72,18 @@ impl RegisterDevice for SlotHotplug {
         super::read_bytes(&value.to_le_bytes(), 0, data);
     }
 
-    fn write(&mut self, _offset: u64, _data: &[u8]) {}
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let Ok(data) = <[u8; 4]>::try_from(data) else {
+            return;
+        };
+        if offset == u64::from(EJECT) {
+            let slots = u32::from_le_bytes(data);
+            // Slot 0 is the host bridge, which stays.
+            for slot in (1..32).filter(|slot| slots & (1 << slot) != 0) {
+                (self.events)(ChipsetEvent::Ejected(slot));
+            }
+        }
+    }
 
     fn reset(&mut self) {
         self.up = 0;
@@ -85,9 +99,10 @@ mod tests {
     #[test]
     fn a_slot_is_reported_once_with_an_event() {
         let line = Arc::new(Line::default());
-        let power = Arc::new(Mutex::new(PowerManagement::new(line.clone(), events().0)));
+        let (sink, taken) = events();
+        let power = Arc::new(Mutex::new(PowerManagement::new(line.clone(), sink.clone())));
         power.lock().unwrap().write(0x22, &[1 << GENERAL_EVENT]);
-        let mut hotplug = SlotHotplug::new(power);
+        let mut hotplug = SlotHotplug::new(power, sink);
         assert_eq!(read(&mut hotplug, UP.into()), [0; 4]);
         hotplug.plugged(3);
         hotplug.request_unplug(31);
@@ -96,5 +111,9 @@ mod tests {
         assert_eq!(read(&mut hotplug, UP.into()), [0; 4]);
         assert_eq!(read(&mut hotplug, DOWN.into()), [0, 0, 0, 0x80]);
         assert_eq!(read(&mut hotplug, EJECT.into()), [0; 4]);
+        hotplug.write(EJECT.into(), &[9, 0, 0, 0]);
+        hotplug.write(EJECT.into(), &[2]);
+        hotplug.write(UP.into(), &[2, 0, 0, 0]);
+        assert_eq!(*taken.lock().unwrap(), [ChipsetEvent::Ejected(3)]);
     }
 }

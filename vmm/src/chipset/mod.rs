@@ -40,6 +40,8 @@ pub enum ChipsetEvent {
     PowerOff,
     /// Reset the machine.
     Reset,
+    /// Take out the device in this PCI slot, 1 to 31, which the guest uses no more.
+    Ejected(u8),
 }
 
 /// Takes [`ChipsetEvent`]s. Called on the vCPU thread whose write caused it, with the device's
@@ -74,7 +76,7 @@ impl Chipset {
             rtc: Arc::new(Mutex::new(Rtc::new())),
             i8042: Arc::new(Mutex::new(I8042::new(events.clone()))),
             reset: Arc::new(Mutex::new(ResetControl::new(events.clone()))),
-            hotplug: Arc::new(Mutex::new(SlotHotplug::new(power.clone()))),
+            hotplug: Arc::new(Mutex::new(SlotHotplug::new(power.clone(), events.clone()))),
             power,
         })
     }

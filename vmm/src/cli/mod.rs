@@ -1,8 +1,13 @@
 //! The command line: one file per verb.
 
+mod console;
+mod define;
 mod doctor;
 mod image;
+mod list;
+mod manage;
 mod run;
+mod start;
 
 use std::process::ExitCode;
 
@@ -43,6 +48,36 @@ struct Cli {
 enum Verb {
     /// Launch a VM and stay with it until it ends
     Run(Box<run::Run>),
+    /// Keep a VM's description, so that it can be started by name
+    Define(define::Define),
+    /// Forget a definition
+    Undefine(manage::Named),
+    /// Print a definition
+    Show(manage::Named),
+    /// Change a definition, in your editor
+    Edit(manage::Named),
+    /// Start a defined VM in the background
+    Start(start::Start),
+    /// Show a VM's console on this terminal
+    Console(console::Console),
+    /// List the VMs that run
+    List(list::List),
+    /// Tell what a running VM is and has
+    Info(list::Tell),
+    /// Ask a VM's guest to shut down, by the power button
+    Shutdown(manage::Shutdown),
+    /// Reset a VM, as its reset button would
+    Reboot(manage::Named),
+    /// End a VM at once, whatever its guest is doing
+    Destroy(manage::Named),
+    /// Stop a VM's vCPUs and devices where they are
+    Suspend(manage::Named),
+    /// Let a suspended VM go on
+    Resume(manage::Named),
+    /// Plug a device into a running VM
+    Attach(Box<manage::Attach>),
+    /// Take a device out of a running VM
+    Detach(manage::Detach),
     /// Say whether this machine can run VMs, and what to do where it cannot
     Doctor(doctor::Doctor),
     /// Take a kernel and its initrd out of a disk image
@@ -65,6 +100,21 @@ pub(crate) fn main() -> ExitCode {
     logs::start(cli.log_level.map(LogLevel::filter));
     match cli.verb {
         Verb::Run(run) => run.execute(),
+        Verb::Define(define) => define.execute(),
+        Verb::Undefine(vm) => define::undefine(&vm),
+        Verb::Show(vm) => define::show(&vm),
+        Verb::Edit(vm) => define::edit(&vm),
+        Verb::Start(start) => start.execute(),
+        Verb::Console(console) => console.execute(),
+        Verb::List(list) => list.execute(),
+        Verb::Info(tell) => tell.execute(),
+        Verb::Shutdown(shutdown) => shutdown.execute(),
+        Verb::Reboot(vm) => vm.ask("vm.reboot"),
+        Verb::Destroy(vm) => vm.ask("vm.shutdown"),
+        Verb::Suspend(vm) => vm.ask("vm.pause"),
+        Verb::Resume(vm) => vm.ask("vm.resume"),
+        Verb::Attach(attach) => attach.execute(),
+        Verb::Detach(detach) => detach.execute(),
         Verb::Doctor(doctor) => doctor.execute(),
         Verb::Image(image) => image.execute(),
     }

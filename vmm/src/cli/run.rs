@@ -7,6 +7,7 @@ use clap::Args;
 use outboard::config::{
     Cpus, Description, Disk, Net, OnOff, Ram, RawDevice, VmConfig, from_keyvals,
 };
+use outboard::history::Recorder;
 use outboard::{logs, vm};
 
 /// Exit code of a command line that cannot be meant, as clap's own.
@@ -92,6 +93,9 @@ pub(super) struct Run {
     /// Print the resolved description as TOML and start nothing
     #[arg(long = "dry-run")]
     only_print: bool,
+    /// Note how the VM ends, for outboard list --all
+    #[arg(long, hide = true)]
+    record: bool,
     /// Let every notification exit to the VMM: shows what ioeventfds are worth
     #[arg(long, hide = true)]
     no_ioeventfd: bool,
@@ -99,7 +103,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self) -> ExitCode {
-        let only_print = self.only_print;
+        let (only_print, record) = (self.only_print, self.record);
         let (mut description, config) = match self.resolve() {
             Ok(both) => both,
             Err(why) => {
@@ -111,7 +115,15 @@ impl Run {
             description.make_absolute();
             return print(&description);
         }
-        match vm::run(&config) {
+        let recorder = record.then(|| Recorder::begin(&config.name));
+        let ended = vm::run(&config);
+        if let Some(recorder) = recorder {
+            recorder.end(&match &ended {
+                Ok(end) => end.how(),
+                Err(error) => format!("failed: {error}"),
+            });
+        }
+        match ended {
             Ok(end) => {
                 if let Some(message) = end.message() {
                     eprintln!("outboard: {message}");

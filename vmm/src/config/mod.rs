@@ -11,6 +11,7 @@ mod keyvals;
 mod logs;
 mod mac;
 mod net;
+mod new_device;
 mod port;
 mod resolve;
 mod slots;
@@ -23,7 +24,9 @@ pub(crate) use foreign::FD;
 pub(crate) use hosts::console_args;
 pub use keyvals::from_keyvals;
 pub use mac::Mac;
+pub use new_device::{NewDevice, Taken};
 pub use port::Port;
+pub(crate) use resolve::{is_name, runtime_base};
 pub use values::{OnOff, Size};
 pub use virtio_id::VirtioId;
 

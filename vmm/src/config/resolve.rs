@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::description::Description;
+use super::description::{Description, Disk, Net, RawDevice};
 use super::hosts::{console_host, disk_host, raw_host};
 use super::logs::log_config;
 use super::net::net_host;
@@ -129,45 +129,13 @@ impl Description {
             devices.push(device("console0", VirtioId::CONSOLE, slot, host));
         }
         for (index, net) in self.nets.iter_mut().enumerate() {
-            let id = net.id.clone().unwrap_or_default();
-            let host = net_host(net, &id, Mac::derived(name, index))?;
-            let slot = net.addr.map_or_else(|| slots.any(&id, Kind::Net), Ok)?;
-            net.addr = Some(slot);
-            devices.push(DeviceConfig {
-                on_exit: net.on_exit,
-                ..device(&id, VirtioId::NET, slot, host)
-            });
+            devices.push(net_device(net, Mac::derived(name, index), &mut slots)?);
         }
         for disk in &mut self.disks {
-            let id = disk.id.clone().unwrap_or_default();
-            let host = disk_host(disk, &id)?;
-            let slot = disk.addr.map_or_else(|| slots.any(&id, Kind::Disk), Ok)?;
-            disk.addr = Some(slot);
-            let (queues, on_exit) = (disk.queues, disk.on_exit);
-            devices.push(DeviceConfig {
-                queues,
-                on_exit,
-                ..device(&id, VirtioId::BLOCK, slot, host)
-            });
+            devices.push(disk_device(disk, &mut slots)?);
         }
         for raw in &mut self.devices {
-            let id = raw.name.clone().unwrap_or_default();
-            let host = raw_host(raw, &id, runtime_dir)?;
-            let slot = raw.addr.map_or_else(|| slots.any(&id, Kind::Other), Ok)?;
-            raw.addr = Some(slot);
-            let (queues, on_exit) = (raw.queues, raw.on_exit);
-            let queue_size = raw.queue_size;
-            if let Some(size) = queue_size.filter(|size| !size.is_power_of_two()) {
-                return Err(format!(
-                    "device '{id}': queue-size={size} is no power of two; choose one up to 32768"
-                ));
-            }
-            devices.push(DeviceConfig {
-                queues,
-                queue_size,
-                on_exit,
-                ..device(&id, raw.id, slot, host)
-            });
+            devices.push(raw_device(raw, &mut slots, runtime_dir)?);
         }
         devices.sort_by_key(|device| device.slot);
         Ok(devices)
@@ -193,11 +161,7 @@ impl Description {
         }
         let mut seen = HashSet::from(OUR_OWN);
         for (id, _) in self.addresses() {
-            if !is_name(id) {
-                return Err(format!(
-                    "id: '{id}' is no device name; use letters, digits, '-', '_' and '.', 64 at most"
-                ));
-            }
+            check_id(id)?;
             if !seen.insert(id) {
                 return Err(format!(
                     "id: '{id}' names two devices; give one of them another name"
@@ -223,13 +187,75 @@ impl Description {
     }
 }
 
+/// Turns a card into a device, and fills in what it leaves open.
+pub(super) fn net_device(
+    net: &mut Net,
+    mac: Mac,
+    slots: &mut Slots,
+) -> Result<DeviceConfig, String> {
+    let id = net.id.clone().unwrap_or_default();
+    let host = net_host(net, &id, mac)?;
+    let slot = net.addr.map_or_else(|| slots.any(&id, Kind::Net), Ok)?;
+    net.addr = Some(slot);
+    Ok(DeviceConfig {
+        on_exit: net.on_exit,
+        ..device(&id, VirtioId::NET, slot, host)
+    })
+}
+
+/// The same of a disk.
+pub(super) fn disk_device(disk: &mut Disk, slots: &mut Slots) -> Result<DeviceConfig, String> {
+    let id = disk.id.clone().unwrap_or_default();
+    let host = disk_host(disk, &id)?;
+    let slot = disk.addr.map_or_else(|| slots.any(&id, Kind::Disk), Ok)?;
+    disk.addr = Some(slot);
+    Ok(DeviceConfig {
+        queues: disk.queues,
+        on_exit: disk.on_exit,
+        ..device(&id, VirtioId::BLOCK, slot, host)
+    })
+}
+
+/// The same of somebody else's device.
+pub(super) fn raw_device(
+    raw: &mut RawDevice,
+    slots: &mut Slots,
+    runtime_dir: &Path,
+) -> Result<DeviceConfig, String> {
+    let id = raw.name.clone().unwrap_or_default();
+    let host = raw_host(raw, &id, runtime_dir)?;
+    if let Some(size) = raw.queue_size.filter(|size| !size.is_power_of_two()) {
+        return Err(format!(
+            "device '{id}': queue-size={size} is no power of two; choose one up to 32768"
+        ));
+    }
+    let slot = raw.addr.map_or_else(|| slots.any(&id, Kind::Other), Ok)?;
+    raw.addr = Some(slot);
+    Ok(DeviceConfig {
+        queues: raw.queues,
+        queue_size: raw.queue_size,
+        on_exit: raw.on_exit,
+        ..device(&id, raw.id, slot, host)
+    })
+}
+
 fn read(text: &str, key: &str) -> Result<Port, String> {
     text.parse().map_err(|why| format!("{key}: {why}"))
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether it can name a VM or a device.
+pub(crate) fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=64).contains(&name.len()) && !name.starts_with(['.', '-']) && name.chars().all(allowed)
+}
+
+pub(super) fn check_id(id: &str) -> Result<(), String> {
+    if is_name(id) {
+        return Ok(());
+    }
+    Err(format!(
+        "id: '{id}' is no device name; use letters, digits, '-', '_' and '.', 64 at most"
+    ))
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -272,17 +298,21 @@ fn device(id: &str, virtio_id: VirtioId, slot: u8, host: Host) -> DeviceConfig {
 /// `$XDG_RUNTIME_DIR/outboard/NAME`, else `/run/outboard/NAME` for root, else a folder of the
 /// user's own in the temporary directory.
 fn runtime_dir(name: &str) -> PathBuf {
-    let base = match std::env::var_os("XDG_RUNTIME_DIR") {
+    runtime_base().join(name)
+}
+
+/// The folder that holds the folders of this user's VMs.
+pub(crate) fn runtime_base() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(dir) if !dir.is_empty() => PathBuf::from(dir).join("outboard"),
         _ if nix::unistd::geteuid().is_root() => PathBuf::from("/run/outboard"),
         _ => std::env::temp_dir().join(format!("outboard-{}", nix::unistd::geteuid())),
-    };
-    base.join(name)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Disk, from_keyvals};
+    use super::super::from_keyvals;
     use super::*;
 
     fn minimal() -> Description {

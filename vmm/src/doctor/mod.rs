@@ -3,6 +3,8 @@
 mod host;
 mod kvm;
 
+pub use kvm::kvm_kind;
+
 /// How a thing stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

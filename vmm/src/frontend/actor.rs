@@ -154,6 +154,7 @@ impl Actor {
         process: &Process,
     ) -> Result<Offer, ConnectError> {
         self.process = Some(process.clone());
+        self.state.spawned(process.clone());
         let (id, seconds) = (self.id(), self.spec.deadlines.start.as_secs());
         match self.handshake(stream, self.spec.deadlines.start) {
             Ok(offer) => Ok(offer),
@@ -202,11 +203,11 @@ impl Actor {
         loop {
             match self.inbox.take() {
                 Command::Start(start) => {
-                    let started = self.call(|link, memory| link.start(memory, &start));
+                    let started = self.call(|link, memory| link.start(memory, start));
                     self.started(started);
                 }
                 Command::StartQueue(queue) => {
-                    let started = self.call(|link, memory| link.start_queue(memory, &queue));
+                    let started = self.call(|link, memory| link.start_queue(memory, queue));
                     self.started(started);
                 }
                 Command::StopQueue(index) => {
@@ -215,6 +216,17 @@ impl Actor {
                     self.state.queue_stopped(index);
                 }
                 Command::Reset(number) => self.reset(number),
+                Command::Pause(_done) => {
+                    let paused = self.call(|link, _| link.pause());
+                    self.stopped(paused);
+                }
+                Command::Resume(_done) => {
+                    let resumed = self.call(|link, memory| link.resume(memory));
+                    // A loss meanwhile was told when it happened.
+                    if !matches!(resumed, Ok(None)) {
+                        self.started(resumed);
+                    }
+                }
                 Command::WriteConfig { offset, data } => self.write_config(offset, &data),
                 Command::ConfigChanged => self.config_changed(),
                 Command::Lost(epoch) => {
@@ -319,13 +331,14 @@ impl Actor {
     /// dead, so that nothing writes to guest memory for this device any more.
     ///
     /// This is the one place where a backend is given up. Restart without loss begins here: spawn
-    /// or connect again from `spec`, and resume the rings that `link.running` names.
+    /// or connect again from `spec`, and resume the rings that `link.rings` names.
     fn lose(&mut self, why: &str) {
         let expired = self.watch.expired();
         self.watch.cut();
         if self.link.take().is_none() || self.inbox.is_closing() {
             return;
         }
+        self.state.lose();
         let why = if expired {
             "its backend did not answer in time and was cut off"
         } else {

@@ -42,6 +42,10 @@ pub struct Deadlines {
 /// How often someone who waits for a device asks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long a daemon whose device is taken out may take to end by itself, then after SIGTERM, then
+/// after SIGKILL.
+const RETIRE: Duration = Duration::from_secs(1);
+
 impl Default for Deadlines {
     fn default() -> Self {
         let [start, call, reset] = [10, 5, 4].map(Duration::from_secs);
@@ -156,6 +160,34 @@ impl Device {
         &self.id
     }
 
+    /// The process of its daemon, if we spawned one and it is there.
+    pub fn pid(&self) -> Option<i32> {
+        let process = self.state.process()?;
+        process.exited().is_none().then(|| process.pid())
+    }
+
+    /// Whether its backend is gone for good.
+    pub fn is_lost(&self) -> bool {
+        self.state.is_lost()
+    }
+
+    /// [Closes](Self::close) the device and sees its daemon end, by force where it does not by
+    /// itself. Takes a few seconds at most.
+    pub fn retire(&self) {
+        self.close();
+        let Some(process) = self.state.process() else {
+            return;
+        };
+        for signal in [None, Some(libc::SIGTERM), Some(libc::SIGKILL)] {
+            if let Some(signal) = signal {
+                process.signal(signal);
+            }
+            if process.wait(RETIRE).is_some() {
+                return;
+            }
+        }
+    }
+
     /// A driver that posts more than the inbox holds has to begin again.
     fn post(&self, command: Command) {
         if !self.threads.inbox.post(command)
@@ -163,6 +195,22 @@ impl Device {
         {
             events.needs_reset();
         }
+    }
+
+    /// Stops every ring where it is; posted. Call it with all vCPUs parked. No ring is touched any
+    /// more once the receiver is disconnected, because the backend stopped or was cut off.
+    pub fn pause(&self) -> mpsc::Receiver<()> {
+        let (done, paused) = mpsc::channel();
+        self.post(Command::Pause(done));
+        paused
+    }
+
+    /// Lets the rings go on; posted, and carried out once the receiver is disconnected. Does
+    /// nothing to those that [`pause`](Self::pause) has not stopped.
+    pub fn resume(&self) -> mpsc::Receiver<()> {
+        let (done, resumed) = mpsc::channel();
+        self.post(Command::Resume(done));
+        resumed
     }
 
     /// Closes the stream and ends the device's threads. Whatever the backend has in hand it may

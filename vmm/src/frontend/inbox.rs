@@ -4,6 +4,7 @@
 //! config changes and the connection's end are flags, config writes beyond a limit are dropped.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,10 @@ pub(super) enum Command {
     Reset(u64),
     /// The driver wrote to the config space.
     WriteConfig { offset: u32, data: Vec<u8> },
+    /// Stop every ring where it is, then drop the sender.
+    Pause(Sender<()>),
+    /// Let every ring go on where it was stopped, then drop the sender.
+    Resume(Sender<()>),
     /// The backend's config space changed.
     ConfigChanged,
     /// The connection of this number ended.

@@ -1,6 +1,6 @@
 //! One connection to a backend: the handshake, and the config space.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 
@@ -14,6 +14,7 @@ use super::class;
 use super::error::CallError;
 use super::raw::Raw;
 use super::requests::Requests;
+use super::rings::Ring;
 use super::watch::Watch;
 
 /// What the frontend implements, and no more.
@@ -45,8 +46,9 @@ pub(super) struct Link {
     pub(super) has_protocol: bool,
     /// The protocol features in use.
     pub(super) protocol: VhostUserProtocolFeatures,
-    /// Rings that the backend may be touching.
-    pub(super) running: BTreeSet<u16>,
+    /// Rings that the driver has started: those that the backend may be touching, and those that a
+    /// pause has stopped.
+    pub(super) rings: BTreeMap<u16, Ring>,
     config_len: u32,
 }
 
@@ -104,7 +106,7 @@ impl Link {
             epoch,
             has_protocol,
             protocol,
-            running: BTreeSet::new(),
+            rings: BTreeMap::new(),
             config_len,
         };
         let config = match link.read_config() {

@@ -25,6 +25,13 @@ const USER_BASE: u64 = 1 << 44;
 /// Between two looks at a backend's status while it resets.
 const STATUS_POLL: Duration = Duration::from_millis(2);
 
+/// A ring that the driver has started.
+pub(super) struct Ring {
+    queue: QueueStart,
+    /// Where it goes on, once the backend has stopped it.
+    stopped_at: Option<u32>,
+}
+
 /// Guest memory, as backends are told of it.
 #[derive(Debug)]
 pub(super) struct MemoryTable(pub(super) Vec<RamRegion>);
@@ -60,7 +67,7 @@ impl MemoryTable {
 
 impl Link {
     /// Starts the driver's queues, from the beginning of their rings.
-    pub(super) fn start(&mut self, memory: &MemoryTable, start: &Start) -> Result<(), CallError> {
+    pub(super) fn start(&mut self, memory: &MemoryTable, start: Start) -> Result<(), CallError> {
         let mut features = start.features & !class::RING_RESET;
         if self.has_protocol {
             features |= VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
@@ -81,13 +88,11 @@ impl Link {
             "SET_MEM_TABLE",
             self.frontend.set_mem_table(&memory.message()),
         )?;
-        for queue in &start.queues {
-            self.set_up(memory, queue)?;
+        let indices: Vec<u16> = start.queues.iter().map(|queue| queue.index).collect();
+        for queue in start.queues {
+            self.set_up(memory, queue, 0)?;
         }
-        for queue in &start.queues {
-            self.enable(queue.index, true)?;
-        }
-        self.wake(&start.queues)?;
+        self.go(&indices)?;
         if tell_status {
             self.raw
                 .set_status((status | VIRTIO_CONFIG_S_DRIVER_OK) as u8)?;
@@ -99,28 +104,73 @@ impl Link {
     pub(super) fn start_queue(
         &mut self,
         memory: &MemoryTable,
-        queue: &QueueStart,
+        queue: QueueStart,
     ) -> Result<(), CallError> {
-        self.set_up(memory, queue)?;
-        self.enable(queue.index, true)?;
-        self.wake(std::slice::from_ref(queue))
+        let index = queue.index;
+        self.set_up(memory, queue, 0)?;
+        self.go(&[index])
     }
 
     /// Stops one queue. It is touched no more once this is `Ok`.
     pub(super) fn stop_queue(&mut self, index: u16) -> Result<(), CallError> {
-        if !self.running.contains(&index) {
-            return Ok(());
+        if self.is_running(index) {
+            self.disable(index)?;
+            call("GET_VRING_BASE", self.frontend.get_vring_base(index.into()))?;
         }
-        self.disable(index)?;
-        call("GET_VRING_BASE", self.frontend.get_vring_base(index.into()))?;
-        self.running.remove(&index);
+        self.rings.remove(&index);
         Ok(())
+    }
+
+    /// Stops every queue where it is. No ring is touched any more once this is `Ok`; what the
+    /// backend had taken and not answered it has given back.
+    pub(super) fn pause(&mut self) -> Result<(), CallError> {
+        let running = self.running();
+        for &index in &running {
+            self.disable(index)?;
+        }
+        for index in running {
+            let base = call("GET_VRING_BASE", self.frontend.get_vring_base(index.into()))?;
+            if let Some(ring) = self.rings.get_mut(&index) {
+                ring.stopped_at = Some(base);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every queue that [`pause`](Self::pause) has stopped go on from there.
+    pub(super) fn resume(&mut self, memory: &MemoryTable) -> Result<(), CallError> {
+        let paused: Vec<u16> = self.rings.keys().copied().collect();
+        let paused: Vec<u16> = paused
+            .into_iter()
+            .filter(|index| !self.is_running(*index))
+            .collect();
+        for index in &paused {
+            if let Some(Ring {
+                queue,
+                stopped_at: Some(base),
+            }) = self.rings.remove(index)
+            {
+                self.set_up(memory, queue, base)?;
+            }
+        }
+        self.go(&paused)
+    }
+
+    fn is_running(&self, index: u16) -> bool {
+        self.rings
+            .get(&index)
+            .is_some_and(|ring| ring.stopped_at.is_none())
+    }
+
+    fn running(&self) -> Vec<u16> {
+        let indices = self.rings.keys().copied();
+        indices.filter(|index| self.is_running(*index)).collect()
     }
 
     /// Stops every queue and makes the backend forget the driver. No ring is touched any more once
     /// this is `Ok`. The watcher's deadline bounds it.
     pub(super) fn reset(&mut self) -> Result<(), CallError> {
-        let running: Vec<u16> = self.running.iter().copied().collect();
+        let running = self.running();
         for &index in &running {
             self.disable(index)?;
         }
@@ -128,7 +178,7 @@ impl Link {
             // The base it answers is of no use: the driver starts from 0.
             call("GET_VRING_BASE", self.frontend.get_vring_base(index.into()))?;
         }
-        self.running.clear();
+        self.rings.clear();
         if self
             .protocol
             .contains(VhostUserProtocolFeatures::RESET_DEVICE)
@@ -144,7 +194,13 @@ impl Link {
         Ok(())
     }
 
-    fn set_up(&mut self, memory: &MemoryTable, queue: &QueueStart) -> Result<(), CallError> {
+    /// Hands the backend a ring, to go on at `base`.
+    fn set_up(
+        &mut self,
+        memory: &MemoryTable,
+        queue: QueueStart,
+        base: u32,
+    ) -> Result<(), CallError> {
         let (index, size) = (usize::from(queue.index), u64::from(queue.size));
         let user = |addr, len| {
             memory
@@ -163,11 +219,18 @@ impl Link {
             log_addr: None,
         };
         // Counted from the first message on: one that fails half-way is stopped as well.
-        self.running.insert(queue.index);
+        let entry = self.rings.entry(queue.index).insert_entry(Ring {
+            queue,
+            stopped_at: None,
+        });
+        let queue = &entry.get().queue;
         let frontend = &self.frontend;
         call("SET_VRING_NUM", frontend.set_vring_num(index, queue.size))?;
         call("SET_VRING_ADDR", frontend.set_vring_addr(index, &addresses))?;
-        call("SET_VRING_BASE", frontend.set_vring_base(index, 0))?;
+        call(
+            "SET_VRING_BASE",
+            frontend.set_vring_base(index, base as u16),
+        )?;
         call(
             "SET_VRING_CALL",
             frontend.set_vring_call(index, &queue.call),
@@ -189,16 +252,19 @@ impl Link {
         )
     }
 
-    /// Kicks queues that were enabled. The driver does not wait for that with its first kick, and a
+    /// Enables queues, then kicks them. The driver does not wait for that with its first kick, and a
     /// backend that hears it before may pass over the ring (`vhost-user-backend` does).
-    fn wake(&self, queues: &[QueueStart]) -> Result<(), CallError> {
+    fn go(&mut self, indices: &[u16]) -> Result<(), CallError> {
+        for index in indices {
+            self.enable(*index, true)?;
+        }
         if self.has_protocol && !self.protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
             // Nothing was answered yet; once this is, what came before it has been done.
             call("GET_FEATURES", self.frontend.get_features())?;
         }
-        for queue in queues {
+        for ring in indices.iter().filter_map(|index| self.rings.get(index)) {
             // It fails when the counter is full, and that is a kick.
-            let _ = queue.kick.write(1);
+            let _ = ring.queue.kick.write(1);
         }
         Ok(())
     }

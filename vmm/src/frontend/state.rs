@@ -1,10 +1,11 @@
 //! What vCPU threads read without asking the backend.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use crate::supervisor::Process;
 use crate::transport::TransportEvents;
 
 /// How long the first config read after a write waits for the backend at most.
@@ -18,6 +19,9 @@ pub(super) struct State {
     generation: AtomicU8,
     stopping: Mutex<BTreeSet<u16>>,
     events: OnceLock<Arc<dyn TransportEvents>>,
+    /// The daemon, if we spawned one.
+    process: Mutex<Option<Process>>,
+    lost: AtomicBool,
 }
 
 #[derive(Default)]
@@ -39,6 +43,29 @@ impl State {
 
     pub(super) fn events(&self) -> Option<&dyn TransportEvents> {
         self.events.get().map(Arc::as_ref)
+    }
+
+    /// The daemon is this process.
+    pub(super) fn spawned(&self, process: Process) {
+        *self.daemon() = Some(process);
+    }
+
+    /// The daemon, if we spawned one.
+    pub(super) fn process(&self) -> Option<Process> {
+        self.daemon().clone()
+    }
+
+    fn daemon(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The backend is gone for good.
+    pub(super) fn lose(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Copies from the cache; zeros beyond its end.

@@ -73,6 +73,17 @@ impl Vcpus {
         self.gate.changed.notify_all();
     }
 
+    /// Tells every guest processor that has a kvm-clock that its time stood still: its watchdogs
+    /// then do not take the pause for a hang. All must be parked.
+    pub fn excuse_pause(&self) {
+        for vcpu in &self.all {
+            // A guest without a kvm-clock has nothing to be told by.
+            if let Err(error) = vcpu.fd().kvmclock_ctrl() {
+                tracing::debug!(vcpu = vcpu.index, %error, "no kvm-clock");
+            }
+        }
+    }
+
     /// Takes every vCPU out of the guest and returns when all are. Does nothing where they are.
     ///
     /// # Errors

@@ -1,78 +1,344 @@
 //! Virtio devices: a frontend each, and a PCI function that shows it to the guest.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::VmError;
 use super::events::{Event, Events};
+use super::info::DeviceInfo;
+use super::plug::Arrival;
+use super::request::{Plugged, Reply};
 use super::terminal::Terminal;
-use crate::config::{DeviceConfig, Port, VmConfig};
-use crate::frontend::{Deadlines, Device, Lost, Owner, Pending, Spec};
+use crate::config::{DeviceConfig, Port, Taken, VmConfig};
+use crate::frontend::{ConnectError, Deadlines, Device, Lost, Owner, Pending, Spec};
 use crate::memory::GuestRam;
-use crate::pci::{KvmWiring, PciRoot};
+use crate::pci::{KvmWiring, PciFunction, PciRoot};
 use crate::supervisor::Supervisor;
 use crate::transport::{VirtioPci, in_ram};
 
-/// Devices on their way to their backends, all at once.
-pub(super) struct Connecting(Vec<(DeviceConfig, Pending)>);
+/// How long a device that is taken out may take to stop: longer than its own deadline, after which
+/// its backend is cut off.
+const STOP: Duration = Duration::from_secs(8);
 
-impl Connecting {
-    /// Begins with every device.
-    pub(super) fn begin(
+/// What every device of a VM is made with.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) ram: Arc<GuestRam>,
+    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) events: Events,
+    /// The terminal, where the virtio console is on it.
+    terminal: Option<Terminal>,
+}
+
+impl Parts {
+    pub(super) fn new(
         config: &VmConfig,
-        ram: &GuestRam,
+        ram: &Arc<GuestRam>,
         supervisor: &Arc<Supervisor>,
         events: &Events,
         terminal: &Terminal,
-    ) -> Result<Self, VmError> {
-        let begin = |device: &DeviceConfig| {
-            let on_terminal = device.id == "console0" && config.console == Some(Port::Tty);
-            let spec = Spec {
-                config: device.clone(),
-                terminal: on_terminal,
-                deadlines: Deadlines::default(),
-            };
-            let owner = Arc::new(DeviceOwner {
-                events: events.clone(),
-                terminal: on_terminal.then(|| terminal.clone()),
-            });
-            let pending = Device::begin(spec, ram.regions(), supervisor, owner)?;
-            Ok((device.clone(), pending))
+    ) -> Self {
+        let on_terminal = config.console == Some(Port::Tty);
+        Self {
+            ram: ram.clone(),
+            supervisor: supervisor.clone(),
+            events: events.clone(),
+            terminal: on_terminal.then(|| terminal.clone()),
+        }
+    }
+
+    /// Sets out for a device's backend.
+    fn begin(&self, config: &DeviceConfig) -> Result<Pending, ConnectError> {
+        let terminal = self.terminal.clone().filter(|_| config.id == "console0");
+        let spec = Spec {
+            config: config.clone(),
+            terminal: terminal.is_some(),
+            deadlines: Deadlines::default(),
         };
-        config
-            .devices
-            .iter()
-            .map(begin)
-            .collect::<Result<_, VmError>>()
-            .map(Self)
+        let owner = Arc::new(DeviceOwner {
+            events: self.events.clone(),
+            terminal,
+        });
+        Device::begin(spec, self.ram.regions(), &self.supervisor, owner)
+    }
+}
+
+/// Devices on their way to their backends, all at once.
+pub(super) struct Connecting {
+    parts: Parts,
+    pending: Vec<(DeviceConfig, Pending)>,
+}
+
+impl Connecting {
+    /// Begins with every device.
+    pub(super) fn begin(config: &VmConfig, parts: Parts) -> Result<Self, VmError> {
+        let begin = |device: &DeviceConfig| Ok((device.clone(), parts.begin(device)?));
+        let devices = config.devices.iter().map(begin);
+        let pending = devices.collect::<Result<_, VmError>>()?;
+        Ok(Self { parts, pending })
     }
 
     /// Waits for every device, then plugs each into its slot. Gives up when `cancelled` says so.
     pub(super) fn plug(
         self,
         cancelled: &dyn Fn() -> bool,
-        pci: &PciRoot,
+        pci: &Arc<PciRoot>,
         wiring: &Arc<KvmWiring>,
-        ram: &GuestRam,
-    ) -> Result<Vec<Arc<Device>>, VmError> {
-        let mut devices = Vec::new();
-        for (config, pending) in self.0 {
+    ) -> Result<Devices, VmError> {
+        let mut devices = Devices {
+            parts: self.parts,
+            pci: pci.clone(),
+            wiring: wiring.clone(),
+            seats: BTreeMap::new(),
+            over: Arc::default(),
+            threads: Vec::new(),
+        };
+        for (config, pending) in self.pending {
             let device = pending.wait_unless(cancelled)?;
-            devices.push(device.clone());
-            let function =
-                VirtioPci::new(device, wiring.clone(), in_ram(ram.mmap())).map_err(|source| {
-                    VmError::Transport {
-                        id: config.id.clone(),
-                        source,
-                    }
-                })?;
-            pci.add(config.slot, function)
-                .map_err(|source| VmError::Pci {
-                    id: config.id,
-                    source,
-                })?;
+            devices.seat(config, device)?;
         }
         Ok(devices)
     }
+}
+
+/// The virtio devices of a VM, by PCI slot.
+pub(super) struct Devices {
+    parts: Parts,
+    pci: Arc<PciRoot>,
+    wiring: Arc<KvmWiring>,
+    seats: BTreeMap<u8, Seat>,
+    /// The VM is: who waits for a device gives up.
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Who has a slot.
+enum Seat {
+    /// A device whose backend is on its way.
+    Arriving(String),
+    Seated {
+        config: DeviceConfig,
+        device: Arc<Device>,
+        /// The guest has been asked to let go of it.
+        leaving: bool,
+    },
+    /// A device that has been taken out and is not yet gone.
+    Going(String),
+}
+
+impl Seat {
+    fn id(&self) -> &str {
+        match self {
+            Self::Arriving(id) | Self::Going(id) => id,
+            Self::Seated { config, .. } => &config.id,
+        }
+    }
+}
+
+impl Devices {
+    /// Shows a device that has come up in its slot.
+    pub(super) fn seat(
+        &mut self,
+        config: DeviceConfig,
+        device: Arc<Device>,
+    ) -> Result<(), VmError> {
+        let is_ram = in_ram(self.parts.ram.mmap());
+        let function = VirtioPci::new(device.clone(), self.wiring.clone(), is_ram);
+        let added = function
+            .map_err(|source| VmError::Transport {
+                id: config.id.clone(),
+                source,
+            })
+            .and_then(|function| {
+                let added = self.pci.add(config.slot, function);
+                added.map_err(|source| VmError::Pci {
+                    id: config.id.clone(),
+                    source,
+                })
+            });
+        if added.is_err() {
+            self.seats.remove(&config.slot);
+        } else {
+            let seat = Seat::Seated {
+                device,
+                leaving: false,
+                config: config.clone(),
+            };
+            self.seats.insert(config.slot, seat);
+        }
+        added
+    }
+
+    /// Who has which slot.
+    pub(super) fn taken(&self) -> Taken {
+        let seats = self.seats.iter();
+        seats
+            .map(|(slot, seat)| (*slot, seat.id().to_owned()))
+            .collect()
+    }
+
+    /// The slot of the device of this name that the guest has, and whether it has been asked to go.
+    pub(super) fn find(&self, id: &str) -> Option<(u8, bool)> {
+        self.seats.iter().find_map(|(slot, seat)| match seat {
+            Seat::Seated {
+                config, leaving, ..
+            } if config.id == id => Some((*slot, *leaving)),
+            _ => None,
+        })
+    }
+
+    /// Whether a device of this name is on its way out.
+    pub(super) fn is_leaving(&self, id: &str) -> bool {
+        self.seats.values().any(|seat| {
+            seat.id() == id && matches!(seat, Seat::Going(_) | Seat::Seated { leaving: true, .. })
+        })
+    }
+
+    /// Notes that the guest has been asked to let go of a device.
+    pub(super) fn set_leaving(&mut self, slot: u8) {
+        if let Some(Seat::Seated { leaving, .. }) = self.seats.get_mut(&slot) {
+            *leaving = true;
+        }
+    }
+
+    /// The slots of the devices that have been asked to go.
+    pub(super) fn leaving(&self) -> Vec<u8> {
+        let leaving = |seat: &Seat| matches!(seat, Seat::Seated { leaving: true, .. });
+        let seats = self.seats.iter().filter(|(_, seat)| leaving(seat));
+        seats.map(|(slot, _)| *slot).collect()
+    }
+
+    /// Sets out for the backend of one more device, whose slot must be free. `Event::Arrived` is
+    /// posted when it has come up, or has not.
+    pub(super) fn invite(&mut self, config: DeviceConfig, reply: Reply<Plugged>) {
+        let (id, over) = (config.id.clone(), self.over.clone());
+        let (events, begun) = (self.parts.events.clone(), self.parts.begin(&config));
+        self.seats.insert(config.slot, Seat::Arriving(id.clone()));
+        let wait = move || {
+            let cancelled = || over.load(Ordering::Relaxed);
+            let device = begun.and_then(|pending| pending.wait_unless(cancelled));
+            events.post(Event::Arrived(Box::new(Arrival {
+                config,
+                device,
+                reply,
+            })));
+        };
+        if let Err(error) = self.spawn(&id, "plug", wait) {
+            tracing::warn!(device = id, %error, "the device cannot be awaited");
+            self.free(&id);
+        }
+    }
+
+    /// Frees the slot of a device that has not come up, or is gone.
+    pub(super) fn free(&mut self, id: &str) {
+        self.seats
+            .retain(|_, seat| matches!(seat, Seat::Seated { .. }) || seat.id() != id);
+    }
+
+    /// Takes a device out of its slot: the guest has it no more. Its rings stop, its backend is
+    /// disconnected and its daemon ends, after which `Event::Gone` is posted.
+    pub(super) fn take_out(&mut self, slot: u8) {
+        let Some(Seat::Seated { config, device, .. }) = self.seats.remove(&slot) else {
+            return;
+        };
+        let function = self.pci.remove(slot);
+        if let Some(function) = &function {
+            function.reset();
+        }
+        let id = config.id;
+        self.seats.insert(slot, Seat::Going(id.clone()));
+        let events = self.parts.events.clone();
+        let name = id.clone();
+        let gone = {
+            let device = device.clone();
+            move || {
+                retire(function.as_deref(), &device);
+                drop((function, device));
+                events.post(Event::Gone(name));
+            }
+        };
+        if let Err(error) = self.spawn(&id, "out", gone) {
+            // Without a thread its end is not waited for.
+            tracing::warn!(device = id, %error, "the device's end cannot be awaited");
+            device.close();
+            self.free(&id);
+        }
+    }
+
+    /// Stops every ring where it is; all vCPUs are parked.
+    pub(super) fn pause(&self) {
+        self.all(Device::pause);
+    }
+
+    /// Lets the rings go on.
+    pub(super) fn resume(&self) {
+        self.all(Device::resume);
+    }
+
+    /// Has every device do something, all at once, and waits until all have. Each device's own
+    /// deadline bounds that.
+    fn all(&self, what: impl Fn(&Device) -> Receiver<()>) {
+        let done: Vec<_> = self.seated().map(|(_, device, _)| what(device)).collect();
+        for done in done {
+            let _ = done.recv();
+        }
+    }
+
+    /// What a person is told of each.
+    pub(super) fn info(&self) -> Vec<DeviceInfo> {
+        self.seated()
+            .map(|(config, device, leaving)| DeviceInfo::new(config, device, leaving))
+            .collect()
+    }
+
+    fn seated(&self) -> impl Iterator<Item = (&DeviceConfig, &Arc<Device>, bool)> {
+        self.seats.values().filter_map(|seat| match seat {
+            Seat::Seated {
+                config,
+                device,
+                leaving,
+            } => Some((config, device, *leaving)),
+            _ => None,
+        })
+    }
+
+    /// Closes every device; their daemons then end by themselves.
+    pub(super) fn close(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for (_, device, _) in self.seated() {
+            device.close();
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        id: &str,
+        what: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        self.threads.retain(|thread| !thread.is_finished());
+        let name = format!("{id}-{what}");
+        let thread = std::thread::Builder::new().name(name).spawn(work)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+/// Waits until a device that was reset has stopped, then ends its backend.
+fn retire(function: Option<&dyn PciFunction>, device: &Device) {
+    let end = Instant::now() + STOP;
+    while function.is_some_and(|function| !function.is_reset()) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    device.retire();
 }
 
 /// Who hears that a device is lost.

@@ -20,6 +20,8 @@ pub enum End {
     Fault(Box<Fault>),
     /// The guest triple-faulted under `--no-reboot`.
     TripleFault,
+    /// Somebody ended the VM from outside.
+    Destroyed,
     /// A signal ended the VM.
     Signal(i32),
 }
@@ -32,7 +34,7 @@ impl End {
 
     fn code(&self) -> u8 {
         match self {
-            Self::PowerOff | Self::Reset | Self::Quit => 0,
+            Self::PowerOff | Self::Reset | Self::Quit | Self::Destroyed => 0,
             Self::DeviceLost(_) => 3,
             Self::Fault(_) => 4,
             Self::TripleFault => 5,
@@ -41,10 +43,23 @@ impl End {
         }
     }
 
+    /// In a few words, for a list: `powered off`, `destroyed`, `crashed: ...`.
+    pub fn how(&self) -> String {
+        match self {
+            Self::PowerOff => "powered off".into(),
+            Self::Reset => "reset".into(),
+            Self::Quit | Self::Destroyed => "destroyed".into(),
+            Self::DeviceLost(lost) => format!("crashed: device '{}' lost its backend", lost.id),
+            Self::Fault(_) => "crashed: KVM could not go on".into(),
+            Self::TripleFault => "crashed: triple fault".into(),
+            Self::Signal(signal) => format!("ended by signal {signal}"),
+        }
+    }
+
     /// What a person should read about it; `None` where nothing went wrong.
     pub fn message(&self) -> Option<String> {
         match self {
-            Self::PowerOff | Self::Reset | Self::Quit | Self::Signal(_) => None,
+            Self::PowerOff | Self::Reset | Self::Quit | Self::Destroyed | Self::Signal(_) => None,
             Self::DeviceLost(lost) => Some(format!(
                 "Device '{}' lost its backend: {}",
                 lost.id, lost.reason

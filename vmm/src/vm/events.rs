@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::plug::Arrival;
+use super::request::Request;
 use crate::chipset::{ChipsetEvent, EventSink};
 use crate::frontend::Lost;
 use crate::kvm::{Fault, OnStop, Stop};
 
 /// Something that happened to the VM.
-#[derive(Debug)]
 pub(super) enum Event {
     /// The guest switched the machine off.
     PowerOff,
@@ -24,12 +25,40 @@ pub(super) enum Event {
     Quit,
     /// A signal came.
     Signal(i32),
+    /// The guest has let go of the device in this PCI slot.
+    Ejected(u8),
+    /// A device that is to be plugged in has come up, or has not.
+    Arrived(Box<Arrival>),
+    /// A device that was taken out is gone, with its threads and its daemon.
+    Gone(String),
+    /// Somebody asks for something.
+    Asked(Request),
 }
 
 impl Event {
+    /// What to call it in a log.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::PowerOff => "power-off",
+            Self::Reset => "reset",
+            Self::TripleFault => "triple fault",
+            Self::Fault(_) => "fault",
+            Self::DeviceLost(_) => "device lost",
+            Self::Quit => "quit",
+            Self::Signal(_) => "signal",
+            Self::Ejected(_) => "device ejected",
+            Self::Arrived(_) => "device arrived",
+            Self::Gone(_) => "device gone",
+            Self::Asked(_) => "request",
+        }
+    }
+
     /// The guest's wish for what a reset gives it anyway.
     pub(super) fn is_answered_by_reset(&self) -> bool {
-        matches!(self, Self::PowerOff | Self::Reset | Self::TripleFault)
+        matches!(
+            self,
+            Self::PowerOff | Self::Reset | Self::TripleFault | Self::Ejected(_)
+        )
     }
 }
 
@@ -55,6 +84,7 @@ impl Events {
             events.post(match event {
                 ChipsetEvent::PowerOff => Event::PowerOff,
                 ChipsetEvent::Reset => Event::Reset,
+                ChipsetEvent::Ejected(slot) => Event::Ejected(slot),
             });
         })
     }

@@ -1,19 +1,19 @@
 //! The parts of a VM: put together, reset, and taken apart.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::{Cap, Kvm};
 
-use super::devices::Connecting;
+use super::devices::{Connecting, Devices, Parts};
 use super::events::Events;
 use super::terminal::Terminal;
 use super::{VmError, serial};
 use crate::arch::x86_64::{acpi, cpuid, layout};
 use crate::bus::Bus;
 use crate::chipset::Chipset;
+use crate::chipset::hotplug::SlotHotplug;
 use crate::config::{CpuConfig, VmConfig};
-use crate::frontend::Device;
 use crate::image::BootFiles;
 use crate::kvm::{self, IrqLine, KvmError, Platform, Routes, Vcpus, Vm};
 use crate::logs::Logs;
@@ -41,7 +41,7 @@ pub(super) struct Machine {
     pci: Arc<PciRoot>,
     pci_ports: Arc<ConfigPorts>,
     chipset: Chipset,
-    devices: Vec<Arc<Device>>,
+    devices: Devices,
     supervisor: Arc<Supervisor>,
     files: BootFiles,
     acpi: acpi::Machine,
@@ -73,7 +73,8 @@ impl Machine {
         let routes = Routes::new(&vm)?;
 
         let supervisor = Arc::new(Supervisor::keeping(logs.clone())?);
-        let connecting = Connecting::begin(config, &ram, &supervisor, events, terminal)?;
+        let parts = Parts::new(config, &ram, &supervisor, events, terminal);
+        let connecting = Connecting::begin(config, parts)?;
         let (console, opening) = serial::spawn(config, &supervisor, terminal)?.unzip();
 
         let (ports, mmio) = (Arc::new(Bus::new()), Arc::new(Bus::new()));
@@ -119,7 +120,7 @@ impl Machine {
         if let Some(opening) = opening {
             opening.wait(cancelled, events)?;
         }
-        let devices = connecting.plug(cancelled, &pci, &wiring, &ram)?;
+        let devices = connecting.plug(cancelled, &pci, &wiring)?;
         let acpi = acpi::Machine {
             apic_ids: (0..config.cpus.count).collect(),
             mmio64,
@@ -156,6 +157,33 @@ impl Machine {
         self.vcpus.park(PARK)
     }
 
+    /// Lets vCPUs go on that were paused for a while.
+    pub(super) fn resume_late(&self) {
+        self.vcpus.excuse_pause();
+        self.vcpus.resume();
+    }
+
+    /// Its virtio devices.
+    pub(super) fn devices(&mut self) -> &mut Devices {
+        &mut self.devices
+    }
+
+    /// Tells the guest of the device that a slot has gained.
+    pub(super) fn announce(&self, slot: u8) {
+        self.hotplug().plugged(slot);
+    }
+
+    /// Asks the guest to let go of the device in a slot.
+    pub(super) fn ask_out(&mut self, slot: u8) {
+        self.devices.set_leaving(slot);
+        self.hotplug().request_unplug(slot);
+    }
+
+    fn hotplug(&self) -> MutexGuard<'_, SlotHotplug> {
+        let hotplug = self.chipset.hotplug();
+        hotplug.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts devices, chipset and interrupt controllers back to power-on. All vCPUs are parked; when
     /// this returns no device touches guest memory any more.
     pub(super) fn reset(&self) -> Result<(), VmError> {
@@ -185,9 +213,7 @@ impl Machine {
         self.mmio.remove(layout::ECAM.start);
         // The console of ttyS0 shows what there is and then sees the end of its stream.
         drop(self.chipset);
-        for device in &self.devices {
-            device.close();
-        }
+        self.devices.close();
         self.supervisor.stop(Grace::default());
     }
 }

@@ -1,56 +1,87 @@
-//! The VM's own folder, for sockets that nobody named.
+//! The VM's own folder: its API's socket, and those that nobody named.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::VmError;
 use crate::config::{DeviceConfig, Host, Port, VmConfig};
 
-/// The folder, if the VM needs one; gone when dropped, unless somebody put something else there.
+/// How often a folder is tried to be locked, and how long whoever sweeps one up may have it.
+const TRIES: u32 = 5;
+const SWEEP: Duration = Duration::from_millis(20);
+
+/// The folder; gone when dropped, unless somebody put something else there.
 pub(super) struct RuntimeDir(Option<Locked>);
 
 struct Locked {
     path: PathBuf,
     /// Where daemons that are not ours were told to listen; not all remove what they made.
     sockets: Vec<PathBuf>,
-    /// Locked, which tells another VM of the same name that this one runs.
+    /// Locked, which tells everybody that this VM runs.
     _folder: File,
 }
 
 impl RuntimeDir {
-    /// Makes the folder, for its owner only. One that is left from before is used again.
+    /// Makes the folder, for its owner only. One that is left from before is used again. A VM that
+    /// cannot have it and has no sockets of its own there runs without.
     pub(super) fn make(config: &VmConfig) -> Result<Self, VmError> {
         let unnamed = Port::Socket(None);
         let sockets: Vec<PathBuf> = config.devices.iter().filter_map(socket).collect();
-        if config.serial != unnamed
-            && config.console.as_ref() != Some(&unnamed)
-            && sockets.is_empty()
-        {
-            return Ok(Self(None));
-        }
-        let path = config.runtime_dir.clone();
-        let failed = |source| VmError::RuntimeDir {
-            path: path.clone(),
-            source,
-        };
-        let folder = open(&path).map_err(failed)?;
-        match folder.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(VmError::NameInUse {
-                    name: config.name.clone(),
-                    path,
-                });
+        let is_needed = config.serial == unnamed
+            || config.console.as_ref() == Some(&unnamed)
+            || !sockets.is_empty();
+        match lock(config) {
+            Ok(folder) => Ok(Self(Some(Locked {
+                path: config.runtime_dir.clone(),
+                sockets,
+                _folder: folder,
+            }))),
+            Err(error) if is_needed => Err(error),
+            Err(error) => {
+                tracing::warn!("{error}. Until then this VM cannot be managed by its name");
+                Ok(Self(None))
             }
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.0.as_ref().map(|locked| locked.path.as_path())
+    }
+}
+
+/// Makes the folder and locks it.
+fn lock(config: &VmConfig) -> Result<File, VmError> {
+    let path = &config.runtime_dir;
+    let failed = |source| VmError::RuntimeDir {
+        path: path.clone(),
+        source,
+    };
+    // Whoever sweeps up after a killed VM removes the folder, and may do so right after it was
+    // opened here.
+    for _ in 0..TRIES {
+        let folder = open(path).map_err(failed)?;
+        match folder.try_lock() {
+            Ok(()) if is_at(&folder, path) => return Ok(folder),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => std::thread::sleep(SWEEP),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        Ok(Self(Some(Locked {
-            path,
-            sockets,
-            _folder: folder,
-        })))
+    }
+    Err(VmError::NameInUse {
+        name: config.name.clone(),
+        path: path.clone(),
+    })
+}
+
+/// Whether `path` leads to this folder, and not to one made since, or none.
+fn is_at(folder: &File, path: &Path) -> bool {
+    match (folder.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) fn spawn(
     let args = console_args(&config.serial, ID, &other, "console0", &config.runtime_dir);
     let command = Command::new(ID, program)
         .args(args)
+        .arg("--sweep")
+        .arg(config.runtime_dir.display().to_string())
         .arg("--bytes-fd")
         .fd(theirs)
         .arg("--ready-fd")

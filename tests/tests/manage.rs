@@ -1,0 +1,284 @@
+//! A running VM, managed by its name from other processes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
+
+use std::fs;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use outboard_tests::daemons::daemon;
+use outboard_tests::guest::{Guest, children, command, disk, has_kvm};
+use outboard_tests::traces::Home;
+use serde_json::Value;
+
+/// A verb, as a person would type it at another terminal.
+fn outboard(home: &Home, words: &[&str]) -> Output {
+    let mut verb = Command::new(daemon("outboard"));
+    verb.args(words);
+    home.adopt(&mut verb);
+    verb.output().unwrap()
+}
+
+fn succeed(home: &Home, words: &[&str]) -> String {
+    let output = outboard(home, words);
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a verb fails with.
+fn refused(home: &Home, words: &[&str]) -> String {
+    let output = outboard(home, words);
+    assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("outboard: "), "{said}");
+    said
+}
+
+fn info(home: &Home, name: &str) -> Value {
+    serde_json::from_str(&succeed(home, &["info", name, "--output", "json"])).unwrap()
+}
+
+/// A VM called `name` whose guest plugs disks, with `disk0` of its own.
+fn plugging(home: &Home, name: &str, cycles: u32) -> Guest {
+    disk(home.path(), "disk.img", 64);
+    let mut vm = command(&format!("jobs=plug cycles={cycles}"));
+    vm.args(["--name", name, "--disk", "path=disk.img"]);
+    home.adopt(&mut vm);
+    let mut guest = Guest::start(vm);
+    guest.expect("ready for devices");
+    guest
+}
+
+#[test]
+fn a_vm_is_listed_suspended_resumed_and_given_a_disk_that_it_uses() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    assert!(succeed(&home, &["list"]).lines().count() <= 2);
+    assert!(refused(&home, &["suspend", "web"]).contains("No VM called 'web'"));
+    let mut guest = plugging(&home, "web", 2);
+    let listed = succeed(&home, &["list"]);
+    assert!(listed.contains("web") && listed.contains("running") && listed.contains("disk0"));
+
+    succeed(&home, &["suspend", "web"]);
+    assert_eq!(info(&home, "web")["state"], "paused");
+    assert!(refused(&home, &["suspend", "web"]).contains("paused"));
+    assert_eq!(
+        busy(guest.pid(), Duration::from_millis(300)),
+        0,
+        "ticks of CPU"
+    );
+    succeed(&home, &["resume", "web"]);
+    assert!(refused(&home, &["resume", "web"]).contains("running"));
+
+    disk(home.path(), "more.img", 16);
+    for _ in 0..2 {
+        // Its name is free again as soon as it is gone.
+        let said = succeed(&home, &["attach", "web", "--disk", "path=more.img,id=more"]);
+        assert_eq!(said, "more is at 0000:00:09.0\n");
+        guest.expect("slot 9 works");
+        let again = refused(&home, &["attach", "web", "--disk", "path=more.img,id=more"]);
+        assert!(again.contains("'more'"), "{again}");
+        assert!(refused(&home, &["detach", "web", "other"]).contains("disk0, more"));
+        let there = &info(&home, "web")["devices"][1];
+        assert_eq!(
+            (&there["id"], &there["kind"]),
+            (&"more".into(), &"block".into())
+        );
+        // Without waiting: the guest ends with the last one.
+        succeed(&home, &["detach", "web", "more", "--no-wait"]);
+    }
+    guest.end().passed(&["plug"]);
+    home.assert_left_clean();
+}
+
+#[test]
+fn what_cannot_be_plugged_in_says_why_and_leaves_nothing() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    let guest = plugging(&home, "web", 1);
+    let before = Held::of(guest.pid());
+    for (keys, why) in [
+        ("path=none.img", "none.img"),
+        ("path=disk.img", "locked"),
+        ("path=disk.img,addr=8", "taken by 'disk0'"),
+        ("path=disk.img,id=disk0", "'disk0'"),
+        ("socket=nobody.sock", "nobody.sock"),
+    ] {
+        let said = refused(&home, &["attach", "web", "--disk", keys]);
+        assert!(said.contains(why), "{said}");
+    }
+    settle(guest.pid(), &before);
+    succeed(&home, &["destroy", "web"]);
+    assert_eq!(guest.end().status.code(), Some(0));
+    assert!(refused(&home, &["destroy", "web"]).contains("No VM"));
+    home.assert_left_clean();
+}
+
+#[test]
+fn a_vm_is_defined_started_in_the_background_and_destroyed() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    disk(home.path(), "disk.img", 64);
+    let mut dry = command("jobs=plug cycles=1");
+    dry.args(["--disk", "path=disk.img", "--dry-run"]);
+    home.adopt(&mut dry);
+    fs::write(home.path().join("web.toml"), dry.output().unwrap().stdout).unwrap();
+
+    assert!(refused(&home, &["start", "web"]).contains("outboard define"));
+    // A dry run's file says that its name is vm.
+    assert_eq!(
+        succeed(&home, &["define", "web.toml", "--name", "web"]),
+        "web is defined\n"
+    );
+    assert!(refused(&home, &["define", "web.toml", "--name", "web"]).contains("already"));
+    assert!(succeed(&home, &["list", "--all"]).contains("never started"));
+    assert!(succeed(&home, &["show", "web"]).contains("disk.img"));
+
+    for killed in [false, true] {
+        let said = succeed(&home, &["start", "web"]);
+        assert!(said.starts_with("web runs as process"), "{said}");
+        assert!(refused(&home, &["start", "web"]).contains("runs already"));
+        assert_eq!(info(&home, "web")["consoles"][0]["port"], "ttyS0");
+        let all = succeed(&home, &["list", "--all"]);
+        assert!(
+            all.contains("running") && !all.contains("shut off"),
+            "{all}"
+        );
+        if killed {
+            let pid = info(&home, "web")["pid"].as_i64().unwrap();
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        } else {
+            succeed(&home, &["destroy", "web"]);
+        }
+        home.assert_left_clean();
+        let all = succeed(&home, &["list", "--all"]);
+        let how = if killed {
+            "crashed: it was killed"
+        } else {
+            "destroyed"
+        };
+        assert!(all.contains("shut off") && all.contains(how), "{all}");
+    }
+
+    // One that cannot start says why, here.
+    fs::remove_file(home.path().join("disk.img")).unwrap();
+    assert!(refused(&home, &["start", "web"]).contains("disk.img"));
+    succeed(&home, &["undefine", "web"]);
+    assert!(!succeed(&home, &["list", "--all"]).contains("web"));
+    home.assert_left_clean();
+}
+
+/// 1000 in `make test-long`, by the environment variable CYCLES.
+#[test]
+fn devices_that_come_and_go_leave_nothing() {
+    if !has_kvm() {
+        return;
+    }
+    let cycles = std::env::var("CYCLES").map_or(60, |cycles| cycles.parse().unwrap());
+    let home = Home::new();
+    // A few at first, so that what is kept for ever is there.
+    let guest = plugging(&home, "web", cycles + 3);
+    disk(home.path(), "more.img", 16);
+    let cycle = || {
+        succeed(&home, &["attach", "web", "--disk", "path=more.img,id=more"]);
+        succeed(&home, &["detach", "web", "more"]);
+    };
+    cycle();
+    cycle();
+    let before = Held::of(guest.pid());
+    for _ in 0..cycles {
+        cycle();
+    }
+    settle(guest.pid(), &before);
+    succeed(&home, &["attach", "web", "--disk", "path=more.img,id=more"]);
+    succeed(&home, &["detach", "web", "more", "--no-wait"]);
+    guest.end().passed(&["plug"]);
+    home.assert_left_clean();
+}
+
+#[test]
+fn what_a_killed_vm_has_left_is_in_nobodys_way() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    let guest = plugging(&home, "web", 1);
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(guest.pid()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    assert!(!guest.end().status.success());
+    home.assert_left_clean();
+    assert!(refused(&home, &["info", "web"]).contains("No VM"));
+    drop(plugging(&home, "web", 1));
+}
+
+/// What a process holds of the system, as /proc tells.
+#[derive(Debug, PartialEq)]
+struct Held {
+    descriptors: usize,
+    threads: usize,
+    children: usize,
+    /// Mappings of the process, guest memory and stacks among them.
+    maps: usize,
+}
+
+impl Held {
+    fn of(pid: i32) -> Self {
+        let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let ours = |line: &&str| !line.contains("[heap]");
+        Self {
+            descriptors: count("fd"),
+            threads: count("task"),
+            children: children(pid).len(),
+            maps: maps.lines().filter(ours).count(),
+        }
+    }
+}
+
+/// Waits until the process holds no more than before.
+fn settle(pid: i32, before: &Held) {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let now = Held::of(pid);
+        // The allocator keeps a few arenas for threads that are gone.
+        let is_settled = now.descriptors == before.descriptors
+            && now.threads == before.threads
+            && now.children == before.children
+            && now.maps <= before.maps + 8;
+        if is_settled {
+            return;
+        }
+        assert!(Instant::now() < end, "before {before:?}, now {now:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Clock ticks of CPU that a process and its children use in a while.
+fn busy(pid: i32, time: Duration) -> u64 {
+    let ticks = || -> u64 {
+        let all = children(pid).into_iter().chain([pid]);
+        all.map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let fields: Vec<_> = stat
+                .rsplit(')')
+                .next()
+                .unwrap()
+                .split_whitespace()
+                .collect();
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        })
+        .sum()
+    };
+    let before = ticks();
+    std::thread::sleep(time);
+    ticks() - before
+}

@@ -1,0 +1,116 @@
+//! Verbs for definitions: the VMs that can be started by name.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+use outboard::definitions::{DefinitionError, Definitions};
+use outboard::history;
+
+use super::manage::{Error, Named, finish};
+
+const EXAMPLES: &str = "\
+A definition is a copy of the file, with its paths made absolute; nothing of the VM is started.
+
+Examples:
+  outboard run --kernel vmlinuz --disk path=root.img --dry-run >web.toml
+  outboard define web.toml
+  outboard start web";
+
+/// Keeps a VM's description, so that it can be started by name.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Define {
+    /// The description, as outboard run takes it
+    file: PathBuf,
+    /// Under this name [default: the file's]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+impl Define {
+    pub(super) fn execute(self) -> ExitCode {
+        let defined = Definitions::ours().define(&self.file, self.name.as_deref());
+        finish(
+            defined
+                .map_err(Error::from)
+                .map(|name| println!("{name} is defined")),
+        )
+    }
+}
+
+/// Forgets a definition, and how its VM last ended.
+pub(super) fn undefine(vm: &Named) -> ExitCode {
+    let gone = Definitions::ours().undefine(&vm.name);
+    finish(
+        gone.map_err(Error::from)
+            .map(|()| history::forget(&vm.name)),
+    )
+}
+
+/// Prints a definition.
+pub(super) fn show(vm: &Named) -> ExitCode {
+    finish(read(&vm.name).map(|text| print!("{text}")))
+}
+
+/// Opens a definition in the editor, and keeps what comes back if it is a VM's.
+pub(super) fn edit(vm: &Named) -> ExitCode {
+    finish(change(&vm.name))
+}
+
+fn read(name: &str) -> Result<String, Error> {
+    let path = Definitions::ours().find(name)?;
+    let text = std::fs::read_to_string(&path).map_err(|source| DefinitionError::System {
+        what: "read",
+        path,
+        source,
+    })?;
+    Ok(text)
+}
+
+fn change(name: &str) -> Result<(), Error> {
+    let failed = |what: &'static str| move |error| Error::Usage(format!("{what}: {error}"));
+    let before = read(name)?;
+    let mut copy = tempfile::Builder::new()
+        .prefix(name)
+        .suffix(".toml")
+        .tempfile()
+        .map_err(failed("A copy to edit cannot be made"))?;
+    copy.write_all(before.as_bytes())
+        .map_err(failed("A copy to edit cannot be written"))?;
+    let editor = ["VISUAL", "EDITOR"].into_iter().find_map(|variable| {
+        let value = std::env::var(variable).ok()?;
+        (!value.trim().is_empty()).then_some(value)
+    });
+    // It may have arguments, as in "code --wait".
+    let words = editor.as_deref().and_then(shlex::split);
+    let words = words.unwrap_or_else(|| vec!["vi".into()]);
+    let Some((program, args)) = words.split_first() else {
+        return Err(Error::Usage("EDITOR names no program".into()));
+    };
+    let status = Command::new(program).args(args).arg(copy.path()).status();
+    let status = status.map_err(|error| {
+        Error::Usage(format!(
+            "The editor '{program}' cannot be started: {error}; set EDITOR"
+        ))
+    })?;
+    if !status.success() {
+        return Err(Error::Usage(format!(
+            "The editor '{program}' ended with {status}; nothing is changed"
+        )));
+    }
+    let after = std::fs::read_to_string(copy.path()).map_err(failed("The copy cannot be read"))?;
+    if after == before {
+        println!("{name} is unchanged");
+        return Ok(());
+    }
+    if let Err(error) = Definitions::ours().replace(name, &after) {
+        // The person's work is not thrown away.
+        let kept = copy.into_temp_path().keep();
+        let kept = kept.map(|path| format!("; your text is in {}", path.display()));
+        return Err(Error::Usage(format!("{error}{}", kept.unwrap_or_default())));
+    }
+    println!("{name} is changed, from its next start on");
+    Ok(())
+}

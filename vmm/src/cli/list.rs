@@ -1,0 +1,154 @@
+//! `outboard list` and `outboard info`: what runs.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use outboard::config::Size;
+use outboard::definitions::Definitions;
+use outboard::history;
+use outboard::registry;
+use outboard::vm::{DeviceInfo, Info};
+use serde::Serialize;
+
+use super::manage::{Error, Named, Output, finish};
+
+/// Lists the VMs of this user that run.
+#[derive(Args)]
+pub(super) struct List {
+    /// Those too that are defined and do not run, and how they ended
+    #[arg(long)]
+    all: bool,
+    /// For people, or for programs
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// One that is defined and does not run.
+#[derive(Serialize)]
+struct Off {
+    name: String,
+    state: &'static str,
+    reason: String,
+}
+
+impl List {
+    pub(super) fn execute(self) -> ExitCode {
+        finish(self.run())
+    }
+
+    fn run(self) -> Result<(), Error> {
+        let asked = |vm: registry::Running| vm.client().get::<Info>("outboard.info");
+        // One that ends meanwhile is none to list.
+        let running: Vec<Info> = registry::running()?.into_iter().flat_map(asked).collect();
+        let off = if self.all { off(&running)? } else { Vec::new() };
+        if self.output == Output::Json {
+            let values = running.iter().map(serde_json::to_value);
+            let all = values.chain(off.iter().map(serde_json::to_value));
+            let all = all.collect::<Result<Vec<_>, _>>()?;
+            println!("{}", serde_json::to_string_pretty(&all)?);
+            return Ok(());
+        }
+        let names = running
+            .iter()
+            .map(|vm| &vm.name)
+            .chain(off.iter().map(|vm| &vm.name));
+        let width = names.map(String::len).max().unwrap_or(0).max(4);
+        println!(
+            " {:<7} {:<width$} {:<9} {:>5} {:>7}  Devices",
+            "Id", "Name", "State", "vCPUs", "Memory"
+        );
+        println!("{}", "-".repeat(width + 50));
+        for vm in running {
+            let devices: Vec<_> = vm.devices.iter().map(|device| device.id.as_str()).collect();
+            println!(
+                " {:<7} {:<width$} {:<9} {:>5} {:>7}  {}",
+                vm.pid,
+                vm.name,
+                vm.state.word(),
+                vm.cpus,
+                Size(vm.memory).to_string(),
+                devices.join(" ")
+            );
+        }
+        for vm in off {
+            println!(
+                " {:<7} {:<width$} {:<9} {}",
+                "-", vm.name, vm.state, vm.reason
+            );
+        }
+        Ok(())
+    }
+}
+
+fn off(running: &[Info]) -> Result<Vec<Off>, Error> {
+    let names = Definitions::ours().names()?;
+    let off = names
+        .into_iter()
+        .filter(|name| running.iter().all(|vm| vm.name != *name));
+    Ok(off
+        .map(|name| {
+            let last = history::last(&name);
+            let reason = last.map_or_else(|| "never started".into(), |last| last.reason().into());
+            let state = "shut off";
+            Off {
+                name,
+                state,
+                reason,
+            }
+        })
+        .collect())
+}
+
+/// Tells what a running VM is and has.
+#[derive(Args)]
+pub(super) struct Tell {
+    #[command(flatten)]
+    vm: Named,
+    /// For people, or for programs
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Tell {
+    pub(super) fn execute(self) -> ExitCode {
+        finish(self.run())
+    }
+
+    fn run(self) -> Result<(), Error> {
+        let info: Info = registry::find(&self.vm.name)?
+            .client()
+            .get("outboard.info")?;
+        if self.output == Output::Json {
+            println!("{}", serde_json::to_string_pretty(&info)?);
+            return Ok(());
+        }
+        for (what, value) in [
+            ("Name", info.name.clone()),
+            ("State", info.state.word().to_owned()),
+            ("Process", info.pid.to_string()),
+            ("KVM", info.kvm.clone()),
+            ("vCPUs", info.cpus.to_string()),
+            ("Memory", Size(info.memory).to_string()),
+            ("Kernel", info.kernel.clone()),
+        ] {
+            println!("{what:<9}{value}");
+        }
+        info.devices.iter().for_each(print);
+        Ok(())
+    }
+}
+
+fn print(device: &DeviceInfo) {
+    let pid = device.pid.map(|pid| format!(" (process {pid})"));
+    println!(
+        "{:<9}{} at {}, {}, {}: {} {}{}",
+        "Device",
+        device.id,
+        device.bdf,
+        device.kind,
+        device.backend,
+        device.host,
+        device.program,
+        pid.unwrap_or_default(),
+    );
+}

@@ -1,0 +1,194 @@
+//! Verbs that ask a running VM for something, by its name.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use outboard::api::{Client, ClientError};
+use outboard::config::{Disk, Net, NewDevice, RawDevice, from_keyvals};
+use outboard::definitions::DefinitionError;
+use outboard::registry::{self, RegistryError};
+use outboard::vm::{Info, Plugged};
+
+/// How long `--wait` waits for the guest.
+const GUEST: Duration = Duration::from_mins(1);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Why a verb did not do what it says.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Usage(String),
+    #[error(
+        "The guest has not let go of '{0}' yet; it may be in use, or the guest may not listen to ACPI"
+    )]
+    Held(String),
+    #[error(
+        "The guest of '{0}' still runs; it may not heed the power button: outboard destroy {0}"
+    )]
+    Awake(String),
+    #[error("The answer cannot be printed")]
+    Json(#[from] serde_json::Error),
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Which VM.
+#[derive(Args)]
+pub(super) struct Named {
+    /// The VM's name, as outboard list shows it
+    pub(super) name: String,
+}
+
+impl Named {
+    fn client(&self) -> Result<Client, Error> {
+        Ok(registry::find(&self.name)?.client())
+    }
+
+    /// Has the VM do something that takes no words.
+    pub(super) fn ask(&self, what: &str) -> ExitCode {
+        finish(self.client().and_then(|vm| {
+            vm.put(what, &())?;
+            Ok(())
+        }))
+    }
+}
+
+/// Prints what went wrong, if anything did.
+pub(super) fn finish(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            super::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Asks the guest to shut down, by the power button.
+#[derive(Args)]
+pub(super) struct Shutdown {
+    #[command(flatten)]
+    vm: Named,
+    /// Return when the VM has ended; fails when it has not within a minute
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Shutdown {
+    pub(super) fn execute(self) -> ExitCode {
+        finish(self.run())
+    }
+
+    fn run(self) -> Result<(), Error> {
+        self.vm.client()?.put("vm.power-button", &())?;
+        let end = Instant::now() + GUEST;
+        while self.wait && registry::find(&self.vm.name).is_ok() {
+            if Instant::now() >= end {
+                return Err(Error::Awake(self.vm.name));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+}
+
+const ATTACH: &str = "\
+Examples:
+  outboard attach web --disk path=data.img
+  outboard attach web --net tap=tap1,id=backup
+  outboard detach web disk1";
+
+/// Plugs one device into a running VM.
+#[derive(Args)]
+#[command(after_help = ATTACH)]
+pub(super) struct Attach {
+    #[command(flatten)]
+    vm: Named,
+    #[command(flatten)]
+    device: One,
+}
+
+/// Exactly one device.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct One {
+    /// A disk, in the words of outboard run
+    #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<Disk>(text, Some("path")))]
+    disk: Option<Disk>,
+    /// A network card
+    #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<Net>(text, None))]
+    net: Option<Net>,
+    /// A device that somebody's daemon serves
+    #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<RawDevice>(text, Some("kind")))]
+    device: Option<RawDevice>,
+}
+
+impl Attach {
+    pub(super) fn execute(self) -> ExitCode {
+        finish(self.run())
+    }
+
+    fn run(self) -> Result<(), Error> {
+        let One { disk, net, device } = self.device;
+        let new = disk.map(NewDevice::Disk).or(net.map(NewDevice::Net));
+        let Some(mut new) = new.or(device.map(NewDevice::Raw)) else {
+            return Err(Error::Usage("No device is given".into()));
+        };
+        // The VM's own folder is not where this command was started.
+        new.make_absolute();
+        let answer = self.vm.client()?.put("outboard.add-device", &new)?;
+        let plugged: Plugged = serde_json::from_slice(&answer)?;
+        println!("{} is at {}", plugged.id, plugged.bdf);
+        Ok(())
+    }
+}
+
+/// Takes one device out of a running VM, when its guest has let go of it.
+#[derive(Args)]
+pub(super) struct Detach {
+    #[command(flatten)]
+    vm: Named,
+    /// The device, as outboard info shows it
+    id: String,
+    /// Do not wait for the guest
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl Detach {
+    pub(super) fn execute(self) -> ExitCode {
+        finish(self.run())
+    }
+
+    fn run(self) -> Result<(), Error> {
+        let vm = self.vm.client()?;
+        vm.put("vm.remove-device", &serde_json::json!({ "id": self.id }))?;
+        let end = Instant::now() + GUEST;
+        while !self.no_wait {
+            let info: Info = vm.get("outboard.info")?;
+            if !info.devices.iter().any(|device| device.id == self.id) {
+                break;
+            }
+            if Instant::now() >= end {
+                return Err(Error::Held(self.id));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! `outboard start`: a defined VM, detached from this terminal.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use outboard::config::Description;
+use outboard::definitions::Definitions;
+use outboard::history;
+use outboard::registry;
+use outboard::vm::{Info, State};
+
+use super::manage::{Error, Named, finish};
+
+/// How long a VM may take until its guest runs: longer than its slowest device may.
+const START: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(10);
+/// How much of what a VM said that did not start is shown.
+const WORDS: usize = 4096;
+
+const EXAMPLES: &str = "\
+The VM is a process of its own session, outboard run --name NAME, and this command returns when its
+guest runs. A console on the terminal becomes one at a socket: outboard console NAME reaches it.
+
+Example:
+  outboard define web.toml && outboard start web && outboard console web";
+
+/// Starts a defined VM in the background.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Start {
+    #[command(flatten)]
+    vm: Named,
+}
+
+impl Start {
+    pub(super) fn execute(self) -> ExitCode {
+        finish(start(&self.vm.name))
+    }
+}
+
+fn start(name: &str) -> Result<(), Error> {
+    let file = Definitions::ours().find(name)?;
+    if let Ok(vm) = registry::find(name) {
+        return Err(Error::Usage(format!(
+            "The VM '{}' runs already; outboard info {} tells about it",
+            vm.name, vm.name
+        )));
+    }
+    let log = history::log(name);
+    let mut child = spawn(name, &file, &log)?;
+    let end = Instant::now() + START;
+    loop {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(Error::Usage(format!(
+                "The VM '{name}' did not start ({status}):\n{}",
+                words(&log)
+            )));
+        }
+        let info = registry::find(name).map(|vm| vm.client().get::<Info>("outboard.info"));
+        if let Ok(Ok(info)) = info
+            && info.state == State::Running
+        {
+            println!("{name} runs as process {}", info.pid);
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(Error::Usage(format!(
+                "The VM '{name}' (process {}) is not running after {} s; it says:\n{}",
+                child.id(),
+                START.as_secs(),
+                words(&log)
+            )));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// `outboard run`, in a session of its own, with its words in `log`.
+fn spawn(name: &str, file: &Path, log: &Path) -> Result<Child, Error> {
+    let failed =
+        |what: String| move |error: std::io::Error| Error::Usage(format!("{what}: {error}"));
+    let program = std::env::current_exe().map_err(failed("This program's file".into()))?;
+    if let Some(folder) = log.parent() {
+        let what = format!("The folder {} cannot be made", folder.display());
+        std::fs::create_dir_all(folder).map_err(failed(what))?;
+    }
+    let what = format!("The log {} cannot be written", log.display());
+    let words = File::create(log).map_err(failed(what.clone()))?;
+    let errors = words.try_clone().map_err(failed(what))?;
+    let mut command = Command::new(program);
+    command
+        .arg("run")
+        .arg(file)
+        .args(["--name", name, "--record"]);
+    let vm = Description::from_file(file).map_err(Error::Usage)?;
+    if matches!(vm.serial.as_deref(), None | Some("tty")) {
+        command.args(["--serial", "socket"]);
+    }
+    if vm.console.as_deref() == Some("tty") {
+        command.args(["--console", "socket"]);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(words)
+        .stderr(errors)
+        .current_dir("/");
+    leave_session(&mut command);
+    let what = "The VM's process cannot be started".to_owned();
+    command.spawn().map_err(failed(what))
+}
+
+/// A hangup of this terminal, and its Ctrl-C, are nothing to the VM.
+#[allow(unsafe_code)]
+fn leave_session(command: &mut Command) {
+    // SAFETY: setsid(2) is async-signal-safe and touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            nix::unistd::setsid()?;
+            Ok(())
+        });
+    }
+}
+
+fn words(log: &PathBuf) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let tail = text
+        .get(text.len().saturating_sub(WORDS)..)
+        .unwrap_or_default();
+    String::from_utf8_lossy(tail).trim_end().to_owned()
+}

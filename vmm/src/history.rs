@@ -1,0 +1,98 @@
+//! How VMs ended: one record a name, kept when the VM is gone.
+//!
+//! `$XDG_STATE_HOME/outboard/NAME.json`, else `~/.local/state/outboard/NAME.json`; for root
+//! `/var/lib/outboard/NAME.json`. A VM writes it when it begins and when it ends, so that one whose
+//! record says that it runs, and which does not, was killed.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::definitions::base;
+
+/// What is known of a VM's last run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When it began, in seconds since 1970.
+    pub began: u64,
+    /// When it ended.
+    pub ended: Option<u64>,
+    /// How: `powered off`, `destroyed`, `crashed: ...`.
+    pub how: Option<String>,
+}
+
+impl Record {
+    /// How the last run of a VM that does not run now ended.
+    pub fn reason(&self) -> &str {
+        self.how.as_deref().unwrap_or("crashed: it was killed")
+    }
+}
+
+/// The record of a VM that runs. Nothing that fails here keeps a VM from running.
+pub struct Recorder {
+    path: PathBuf,
+    began: u64,
+}
+
+impl Recorder {
+    /// Notes that the VM of this name has begun.
+    pub fn begin(name: &str) -> Self {
+        let (path, began) = (path(&folder(), name), now());
+        let recorder = Self { path, began };
+        recorder.write(None);
+        recorder
+    }
+
+    /// Notes how it has ended.
+    pub fn end(self, how: &str) {
+        self.write(Some(how));
+    }
+
+    fn write(&self, how: Option<&str>) {
+        let record = Record {
+            began: self.began,
+            ended: how.map(|_| now()),
+            how: how.map(str::to_owned),
+        };
+        let write = || -> std::io::Result<()> {
+            if let Some(folder) = self.path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            std::fs::write(&self.path, serde_json::to_vec(&record)?)
+        };
+        if let Err(error) = write() {
+            tracing::info!(path = %self.path.display(), %error, "how the VM ends will not be known");
+        }
+    }
+}
+
+/// The last run of the VM of this name, if there was one.
+pub fn last(name: &str) -> Option<Record> {
+    let text = std::fs::read(path(&folder(), name)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Where the words of a VM go that was started in the background.
+pub fn log(name: &str) -> PathBuf {
+    folder().join(format!("{name}.log"))
+}
+
+/// Forgets it.
+pub fn forget(name: &str) {
+    let _ = std::fs::remove_file(path(&folder(), name));
+}
+
+fn folder() -> PathBuf {
+    base("XDG_STATE_HOME", ".local/state", "/var/lib/outboard")
+}
+
+fn path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.json"))
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,134 @@
+//! Which VMs of this user run: each has a folder, which it keeps locked, with its API's socket in it.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use crate::api::{Client, SOCKET};
+use crate::config::runtime_base;
+
+/// A VM that runs.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// Why a VM cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No VM of this name runs.
+    #[error("No VM called '{name}' runs; outboard list shows those that do")]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
+    /// The folder of all VMs cannot be read.
+    #[error("The folder {} of running VMs cannot be read", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Running {
+    /// Asks it.
+    pub fn client(&self) -> Client {
+        Client::new(&self.folder.join(SOCKET))
+    }
+}
+
+/// Every VM that runs and can be asked, by name. What killed ones have left is removed.
+///
+/// # Errors
+/// The folder is there and cannot be read.
+pub fn running() -> Result<Vec<Running>, RegistryError> {
+    list(&runtime_base())
+}
+
+/// The VM of this name.
+///
+/// # Errors
+/// It does not run.
+pub fn find(name: &str) -> Result<Running, RegistryError> {
+    let all = running()?;
+    let found = all.into_iter().find(|vm| vm.name == name);
+    found.ok_or_else(|| RegistryError::Unknown { name: name.into() })
+}
+
+fn list(base: &Path) -> Result<Vec<Running>, RegistryError> {
+    let failed = |source| RegistryError::Folder {
+        path: base.into(),
+        source,
+    };
+    let entries = match std::fs::read_dir(base) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let folder = entry.path();
+        if sweep(&folder) || !folder.join(SOCKET).exists() {
+            continue;
+        }
+        found.push(Running {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            folder,
+        });
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Removes the folder of a VM that runs no more, with the sockets in it. Whether it was one.
+fn sweep(folder: &Path) -> bool {
+    let Ok(file) = File::open(folder) else {
+        return false;
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return false,
+    }
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(folder);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_stale_folder_is_swept_and_a_locked_one_is_found() {
+        let base = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let folder = base.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            drop(UnixListener::bind(folder.join(SOCKET)).unwrap());
+            folder
+        };
+        let (stale, live) = (make("stale"), make("live"));
+        let lock = File::open(&live).unwrap();
+        lock.lock().unwrap();
+        let names = |vms: Vec<Running>| vms.into_iter().map(|vm| vm.name).collect::<Vec<_>>();
+        assert_eq!(names(list(base.path()).unwrap()), ["live"]);
+        assert!(!stale.exists() && live.exists());
+        drop(lock);
+        assert!(list(base.path()).unwrap().is_empty());
+        assert!(!live.exists());
+        assert!(list(&base.path().join("none")).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,145 @@
+//! Devices that come and go while the VM runs.
+//!
+//! A new device's backend comes up on a thread of its own; then the device is put into its slot and
+//! the guest is told. One that shall go is taken out when its guest has let go of it (ACPI's `_EJ0`),
+//! at once where no guest runs, and at the next reset at the latest.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::info::bdf;
+use super::request::{Plugged, Refusal, Reply};
+use super::{State, Vm};
+use crate::config::{DeviceConfig, NewDevice};
+use crate::frontend::{ConnectError, Device};
+
+/// How long a device waits for the one of the same name that is on its way out.
+const SUCCESSION: Duration = Duration::from_secs(4);
+
+/// A device whose backend has come up, or has not.
+pub(super) struct Arrival {
+    pub(super) config: DeviceConfig,
+    pub(super) device: Result<Arc<Device>, ConnectError>,
+    pub(super) reply: Reply<Plugged>,
+}
+
+/// A device that waits for another of its name to be gone.
+pub(super) struct Successor {
+    device: NewDevice,
+    reply: Reply<Plugged>,
+    until: Instant,
+}
+
+impl Vm<'_> {
+    /// Begins to plug a device in.
+    pub(super) fn add(&mut self, device: NewDevice, reply: Reply<Plugged>) {
+        if device
+            .id()
+            .is_some_and(|id| self.machine.devices().is_leaving(id))
+        {
+            let until = Instant::now() + SUCCESSION;
+            self.successors.push(Successor {
+                device,
+                reply,
+                until,
+            });
+            return;
+        }
+        let taken = self.machine.devices().taken();
+        let resolved = device.resolve(&self.config.name, &self.config.runtime_dir, &taken);
+        let config = match resolved {
+            Ok(config) => config,
+            Err(why) => return answer(reply, Err(Refusal::Description(why))),
+        };
+        self.machine.devices().invite(config, reply);
+    }
+
+    /// A device's backend has come up, or has not.
+    pub(super) fn arrived(&mut self, arrival: Arrival) {
+        let Arrival {
+            config,
+            device,
+            reply,
+        } = arrival;
+        let (id, slot) = (config.id.clone(), config.slot);
+        let device = match device {
+            Ok(device) => device,
+            Err(source) => {
+                self.machine.devices().free(&id);
+                return answer(reply, Err(Refusal::Connect { id, source }));
+            }
+        };
+        if let Err(error) = self.machine.devices().seat(config, device) {
+            return answer(reply, Err(Refusal::Failed(error)));
+        }
+        self.machine.announce(slot);
+        answer(reply, Ok(Plugged { id, bdf: bdf(slot) }));
+    }
+
+    /// Begins to take a device out.
+    pub(super) fn remove(&mut self, id: &str) -> Result<(), Refusal> {
+        let Some((slot, leaving)) = self.machine.devices().find(id) else {
+            let taken = self.machine.devices().taken();
+            if taken.values().any(|other| other == id) {
+                let what = if self.machine.devices().is_leaving(id) {
+                    "taken out"
+                } else {
+                    "plugged in"
+                };
+                let id = id.to_owned();
+                return Err(Refusal::Busy { id, what });
+            }
+            let names: Vec<_> = taken.into_values().collect();
+            let known = if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            };
+            let id = id.to_owned();
+            return Err(Refusal::NoDevice { id, known });
+        };
+        tracing::info!(device = id, again = leaving, "The guest is asked to let go");
+        if self.state == State::Created {
+            self.machine.devices().take_out(slot);
+        } else {
+            self.machine.ask_out(slot);
+        }
+        Ok(())
+    }
+
+    /// A device is gone: one of the same name may come.
+    pub(super) fn gone(&mut self, id: &str) {
+        self.machine.devices().free(id);
+        let waiting = std::mem::take(&mut self.successors);
+        for successor in waiting {
+            if successor.device.id() == Some(id) {
+                self.add(successor.device, successor.reply);
+            } else {
+                self.successors.push(successor);
+            }
+        }
+    }
+
+    /// Answers those that have waited too long for another to be gone. When the next one has.
+    pub(super) fn give_up(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let (late, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.successors)
+            .into_iter()
+            .partition(|successor| successor.until <= now);
+        self.successors = waiting;
+        for Successor { device, reply, .. } in late {
+            let id = device.id().unwrap_or_default().to_owned();
+            let what = "taken out";
+            answer(reply, Err(Refusal::Busy { id, what }));
+        }
+        self.successors
+            .iter()
+            .map(|successor| successor.until)
+            .min()
+    }
+}
+
+/// Nobody may be waiting for it any more.
+pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, Refusal>) {
+    let _ = reply.send(result);
+}

@@ -1,0 +1,139 @@
+//! What may be asked of a VM from outside, and the handle to ask with.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::events::{Event, Events};
+use super::info::Info;
+use crate::config::NewDevice;
+use crate::frontend::ConnectError;
+
+/// Where the answer goes. Nobody may be waiting for it any more.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// One thing asked of a VM.
+pub(super) enum Request {
+    Info(Reply<Info>),
+    Pause(Reply<()>),
+    Resume(Reply<()>),
+    PressPowerButton(Reply<()>),
+    Reboot(Reply<()>),
+    Destroy(Reply<()>),
+    Add(Box<NewDevice>, Reply<Plugged>),
+    Remove(String, Reply<()>),
+}
+
+/// A device that was plugged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plugged {
+    /// Its name.
+    pub id: String,
+    /// Its PCI address, `0000:00:09.0`.
+    pub bdf: String,
+}
+
+/// Why a VM does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It is paused already, or not yet running.
+    #[error("The VM is {0}; only a running one can be suspended")]
+    NotRunning(&'static str),
+    /// It runs.
+    #[error("The VM is {0}; only a paused one can be resumed")]
+    NotPaused(&'static str),
+    /// No device has this name.
+    #[error("The VM has no device '{id}'; it has {known}")]
+    NoDevice {
+        /// The name asked for.
+        id: String,
+        /// Those there are.
+        known: String,
+    },
+    /// The device's description makes no sense, or does not fit this VM.
+    #[error("{0}")]
+    Description(String),
+    /// A device of this name is on its way in or out.
+    #[error("Device '{id}' is still being {what}; try again when it is done")]
+    Busy {
+        /// The device.
+        id: String,
+        /// `plugged in` or `taken out`.
+        what: &'static str,
+    },
+    /// The device's backend did not come up.
+    #[error("Device '{id}' cannot be plugged in")]
+    Connect {
+        /// The device.
+        id: String,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
+    /// The VM could not carry it out.
+    #[error("The VM could not do it")]
+    Failed(#[source] super::VmError),
+    /// The VM is over.
+    #[error("The VM has ended")]
+    Over,
+}
+
+/// A handle to ask a VM with. Clones ask the same one; once it is over, every answer is
+/// [`Refusal::Over`]. Answers come from the VM's owner, one after the other.
+#[derive(Debug, Clone)]
+pub struct Control(Events);
+
+impl Control {
+    pub(super) fn new(events: Events) -> Self {
+        Self(events)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.0.post(Event::Asked(request(reply)));
+        answer.await.unwrap_or(Err(Refusal::Over))
+    }
+
+    /// What the VM is and has at this moment.
+    pub async fn info(&self) -> Result<Info, Refusal> {
+        self.ask(Request::Info).await
+    }
+
+    /// Stops vCPUs and rings where they are.
+    pub async fn pause(&self) -> Result<(), Refusal> {
+        self.ask(Request::Pause).await
+    }
+
+    /// Lets them go on.
+    pub async fn resume(&self) -> Result<(), Refusal> {
+        self.ask(Request::Resume).await
+    }
+
+    /// Presses the power button, which the guest may heed or not.
+    pub async fn press_power_button(&self) -> Result<(), Refusal> {
+        self.ask(Request::PressPowerButton).await
+    }
+
+    /// Resets the machine, as its reset button would.
+    pub async fn reboot(&self) -> Result<(), Refusal> {
+        self.ask(Request::Reboot).await
+    }
+
+    /// Ends the VM at once, whatever its guest is doing.
+    pub async fn destroy(&self) -> Result<(), Refusal> {
+        self.ask(Request::Destroy).await
+    }
+
+    /// Plugs a device in. Answers once its backend is there and the guest has been told; the guest
+    /// takes its own time to find it.
+    pub async fn add(&self, device: NewDevice) -> Result<Plugged, Refusal> {
+        self.ask(|reply| Request::Add(Box::new(device), reply))
+            .await
+    }
+
+    /// Asks the guest to let go of a device, which is taken out when it has. The answer does not
+    /// wait for that.
+    pub async fn remove(&self, id: &str) -> Result<(), Refusal> {
+        self.ask(|reply| Request::Remove(id.to_owned(), reply))
+            .await
+    }
+}
