@@ -35,7 +35,7 @@ mod signals;
 mod terminal;
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -217,10 +217,7 @@ impl Vm<'_> {
             None => self.inbox.recv().ok(),
             Some(until) => {
                 let left = until.saturating_duration_since(Instant::now());
-                match self.inbox.recv_timeout(left) {
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-                    Ok(event) => Some(event),
-                }
+                self.inbox.recv_timeout(left).ok()
             }
         }?;
         tracing::info!(event = event.word(), state = self.state.word(), "VM event");
@@ -273,7 +270,7 @@ impl Vm<'_> {
             return Err(Refusal::NotRunning(self.state.word()));
         }
         let parked = self.machine.pause();
-        parked.map_err(|error| Refusal::Failed(error.into()))?;
+        parked.map_err(|error| Refusal::Failed(Box::new(error.into())))?;
         self.machine.devices().pause();
         self.state = State::Paused;
         Ok(())

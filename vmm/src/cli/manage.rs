@@ -178,17 +178,19 @@ impl Detach {
     fn run(self) -> Result<(), Error> {
         let vm = self.vm.client()?;
         vm.put("vm.remove-device", &serde_json::json!({ "id": self.id }))?;
+        if self.no_wait {
+            return Ok(());
+        }
         let end = Instant::now() + GUEST;
-        while !self.no_wait {
+        loop {
             let info: Info = vm.get("outboard.info")?;
             if !info.devices.iter().any(|device| device.id == self.id) {
-                break;
+                return Ok(());
             }
             if Instant::now() >= end {
                 return Err(Error::Held(self.id));
             }
             std::thread::sleep(LOOK);
         }
-        Ok(())
     }
 }

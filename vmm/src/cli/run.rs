@@ -44,6 +44,7 @@ Examples:
 /// devices add up.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
+#[allow(clippy::struct_excessive_bools)] // switches are
 pub(super) struct Run {
     /// A VM description in TOML
     file: Option<PathBuf>,

@@ -221,7 +221,7 @@ impl Actor {
                     self.stopped(paused);
                 }
                 Command::Resume(_done) => {
-                    let resumed = self.call(|link, memory| link.resume(memory));
+                    let resumed = self.call(Link::resume);
                     // A loss meanwhile was told when it happened.
                     if !matches!(resumed, Ok(None)) {
                         self.started(resumed);

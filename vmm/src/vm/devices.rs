@@ -147,6 +147,7 @@ impl Devices {
         config: DeviceConfig,
         device: Arc<Device>,
     ) -> Result<(), VmError> {
+        let slot = config.slot;
         let is_ram = in_ram(self.parts.ram.mmap());
         let function = VirtioPci::new(device.clone(), self.wiring.clone(), is_ram);
         let added = function
@@ -155,23 +156,23 @@ impl Devices {
                 source,
             })
             .and_then(|function| {
-                let added = self.pci.add(config.slot, function);
+                let added = self.pci.add(slot, function);
                 added.map_err(|source| VmError::Pci {
                     id: config.id.clone(),
                     source,
                 })
             });
-        if added.is_err() {
-            self.seats.remove(&config.slot);
-        } else {
-            let seat = Seat::Seated {
-                device,
-                leaving: false,
-                config: config.clone(),
-            };
-            self.seats.insert(config.slot, seat);
+        if let Err(error) = added {
+            self.seats.remove(&slot);
+            return Err(error);
         }
-        added
+        let seat = Seat::Seated {
+            config,
+            device,
+            leaving: false,
+        };
+        self.seats.insert(slot, seat);
+        Ok(())
     }
 
     /// Who has which slot.

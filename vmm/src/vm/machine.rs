@@ -73,8 +73,8 @@ impl Machine {
         let routes = Routes::new(&vm)?;
 
         let supervisor = Arc::new(Supervisor::keeping(logs.clone())?);
-        let parts = Parts::new(config, &ram, &supervisor, events, terminal);
-        let connecting = Connecting::begin(config, parts)?;
+        let kit = Parts::new(config, &ram, &supervisor, events, terminal);
+        let connecting = Connecting::begin(config, kit)?;
         let (console, opening) = serial::spawn(config, &supervisor, terminal)?.unzip();
 
         let (ports, mmio) = (Arc::new(Bus::new()), Arc::new(Bus::new()));

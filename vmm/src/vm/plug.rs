@@ -66,11 +66,12 @@ impl Vm<'_> {
             Ok(device) => device,
             Err(source) => {
                 self.machine.devices().free(&id);
+                let source = Box::new(source);
                 return answer(reply, Err(Refusal::Connect { id, source }));
             }
         };
         if let Err(error) = self.machine.devices().seat(config, device) {
-            return answer(reply, Err(Refusal::Failed(error)));
+            return answer(reply, Err(Refusal::Failed(Box::new(error))));
         }
         self.machine.announce(slot);
         answer(reply, Ok(Plugged { id, bdf: bdf(slot) }));

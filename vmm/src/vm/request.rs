@@ -67,11 +67,11 @@ pub enum Refusal {
         id: String,
         /// Why.
         #[source]
-        source: ConnectError,
+        source: Box<ConnectError>,
     },
     /// The VM could not carry it out.
     #[error("The VM could not do it")]
-    Failed(#[source] super::VmError),
+    Failed(#[source] Box<super::VmError>),
     /// The VM is over.
     #[error("The VM has ended")]
     Over,
