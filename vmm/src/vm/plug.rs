@@ -66,8 +66,7 @@ impl Vm<'_> {
             Ok(device) => device,
             Err(source) => {
                 self.machine.devices().free(&id);
-                let source = Box::new(source);
-                return answer(reply, Err(Refusal::Connect { id, source }));
+                return answer(reply, Err(Refusal::Connect(Box::new(source))));
             }
         };
         if let Err(error) = self.machine.devices().seat(config, device) {

@@ -61,14 +61,8 @@ pub enum Refusal {
         what: &'static str,
     },
     /// The device's backend did not come up.
-    #[error("Device '{id}' cannot be plugged in")]
-    Connect {
-        /// The device.
-        id: String,
-        /// Why.
-        #[source]
-        source: Box<ConnectError>,
-    },
+    #[error(transparent)]
+    Connect(Box<ConnectError>),
     /// The VM could not carry it out.
     #[error("The VM could not do it")]
     Failed(#[source] Box<super::VmError>),
