@@ -151,3 +151,33 @@ impl Queue {
         self.next
     }
 }
+
+/// For the fuzz targets: a queue that no session has set up.
+#[cfg(fuzzing)]
+impl Queue {
+    /// An enabled queue on a ring. `base`: the free-running available index of the first chain.
+    pub fn on_ring(
+        memory: Arc<Memory>,
+        (size, addresses): (u16, RingAddresses),
+        base: u16,
+        (event_idx, indirect): (bool, bool),
+    ) -> Result<Self, RingError> {
+        let mut queue = Self::new(0, memory);
+        queue.start(RingStart {
+            size,
+            addresses,
+            base,
+            event_idx,
+            indirect,
+        })?;
+        queue.set_enabled(true);
+        Ok(queue)
+    }
+
+    /// What a worker does around its sleep: asks for kicks, looks, and wants none again.
+    pub fn rest(&mut self) -> bool {
+        let more = self.arm() || self.look();
+        self.disarm();
+        more
+    }
+}
