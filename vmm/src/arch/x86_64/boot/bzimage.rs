@@ -5,6 +5,10 @@
 //! That part is entered in long mode at 0x200 where the header says it may be ("64-bit boot
 //! protocol"), else in protected mode at its first byte ("32-bit boot protocol"): so enter 32-bit
 //! kernels, and 64-bit ones from before Linux 3.8.
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 use std::io::SeekFrom;
 
@@ -58,17 +62,18 @@ pub(super) fn load<I: Image>(
     } else {
         header.setup_sects
     };
-    let code_offset = (u64::from(setup_sectors) + 1) * SECTOR;
-    let code_size = u64::from(header.syssize) * 16;
-    let expected = code_offset + code_size;
+    let setup_sectors = u64::from(setup_sectors).saturating_add(1);
+    let code_offset = setup_sectors.saturating_mul(SECTOR);
+    let code_size = u64::from(header.syssize).saturating_mul(16);
+    let expected = code_offset.saturating_add(code_size);
     // The last of the 16-byte units that syssize counts need not be full.
-    if code_size == 0 || size + 15 < expected {
+    if code_size == 0 || size.saturating_add(15) < expected {
         return Err(BootError::Truncated {
             expected,
             actual: size,
         });
     }
-    let code_size = code_size.min(size - code_offset);
+    let code_size = code_size.min(size.saturating_sub(code_offset));
 
     let (start, needed) = place(&header, code_size);
     if start < layout::HIGH_MEMORY {
@@ -94,12 +99,12 @@ pub(super) fn load<I: Image>(
     ram.read_exact_volatile_from(GuestAddress(start), boot.kernel, code_size as usize)
         .map_err(BootError::write("the kernel"))?;
     write_cmdline(ram, boot.cmdline, cmdline_max(&header))?;
-    let ceiling = ram_end.min(u64::from(header.initrd_addr_max) + 1);
+    let ceiling = ram_end.min(u64::from(header.initrd_addr_max).saturating_add(1));
     let initrd = load_initrd(ram, boot.initrd, end, ceiling)?;
     ZeroPage::from_setup_header(header_bytes(&head)).write(ram, start, initrd, boot.rsdp)?;
 
     let (mode, rip) = if has_64_bit_entry(&header) {
-        (EntryMode::Long, start + ENTRY_64)
+        (EntryMode::Long, start.saturating_add(ENTRY_64))
     } else {
         (EntryMode::Protected, start)
     };
@@ -151,7 +156,7 @@ fn read_head<I: Image>(kernel: &mut I, size: u64) -> Result<Vec<u8>, BootError> 
 fn check(head: &[u8], size: u64) -> Result<setup_header, BootError> {
     let mut header = setup_header::default();
     let bytes = header.as_mut_slice();
-    let Some(found) = head.get(SETUP_HEADER..SETUP_HEADER + bytes.len()) else {
+    let Some(found) = head.get(SETUP_HEADER..SETUP_HEADER.saturating_add(bytes.len())) else {
         return Err(not_bzimage(head, size));
     };
     bytes.copy_from_slice(found);

@@ -2,6 +2,10 @@
 //! Xen's `public/elfnote.h`).
 //!
 //! Every offset and size comes from the file and is checked before use.
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 use std::io::SeekFrom;
 
@@ -74,7 +78,7 @@ pub(super) fn parse<I: Image>(image: &mut I, size: u64) -> Result<ElfKernel, Boo
         ));
     }
     let count = u64::from(u16_at(&header, 56));
-    let headers = read_at(image, table, count * PHDR_SIZE as u64, size)?;
+    let headers = read_at(image, table, count.saturating_mul(PHDR_SIZE as u64), size)?;
 
     let mut segments = Vec::new();
     let mut pvh_entry = None;

@@ -1,4 +1,8 @@
 //! The initrd and the command line: what every protocol hands over besides the kernel.
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 

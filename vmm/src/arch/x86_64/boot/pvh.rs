@@ -1,6 +1,10 @@
 //! ELF kernels and firmware: by Xen's PVH entry (`public/arch-x86/hvm/start_info.h`, and Xen's
 //! `docs/misc/pvh.pandoc` for the CPU state), or, where an image has no PVH note, by its own entry
 //! in long mode with a Linux zero page in RSI.
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 use std::io::SeekFrom;
 
@@ -32,9 +36,14 @@ pub(super) fn load<I: Image>(
 ) -> Result<EntryState, BootError> {
     let kernel = elf::parse(boot.kernel, size)?;
     let ram_end = low_ram_end(ram);
-    let mut end = 0;
+    let (mut end, mut filled) = (0, 0u64);
     for segment in &kernel.segments {
         end = end.max(load_segment(ram, boot.kernel, segment, ram_end)?);
+        // A small file can ask for the same memory to be filled thousands of times.
+        filled = filled.saturating_add(segment.memory_size);
+        if filled > ram_end {
+            return Err(BootError::Damaged("its segments lie on each other"));
+        }
     }
     write_cmdline(ram, boot.cmdline, layout::CMDLINE_MAX)?;
     let floor = end.checked_next_multiple_of(0x1000).unwrap_or(end);
@@ -119,7 +128,7 @@ fn load_segment<I: Image>(
 
     let mut at = start.saturating_add(segment.file_size);
     while at < end {
-        let length = (end - at).min(ZEROES.len() as u64);
+        let length = end.saturating_sub(at).min(ZEROES.len() as u64);
         let zeroes = ZEROES.get(..length as usize).unwrap_or(&ZEROES);
         ram.write_slice(zeroes, GuestAddress(at))
             .map_err(BootError::write("the kernel"))?;

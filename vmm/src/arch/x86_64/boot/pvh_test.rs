@@ -97,6 +97,18 @@ fn pvh_without_initrd_and_command_line_points_at_neither() {
     assert_eq!(read64(&ram, info + 24), 0);
 }
 
+#[test]
+fn segments_that_lie_on_each_other_do_not_fill_memory_for_ever() {
+    let mut image = elf(Some(CODE as u32));
+    image.copy_within(64..120, 120);
+    for header in [64, 120] {
+        let size = 5 * MIB as u64;
+        image[header + 40..header + 48].copy_from_slice(&size.to_le_bytes());
+    }
+    let error = boot(&ram(), &image, None, "").unwrap_err();
+    assert!(error.to_string().contains("on each other"), "{error}");
+}
+
 /// As rust-hypervisor-firmware is linked: one segment at 1 MiB that begins with the file's headers and
 /// ends in memory that the file lacks, with the note inside it, whose value has 64 bits.
 #[test]
