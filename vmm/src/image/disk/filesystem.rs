@@ -34,6 +34,10 @@ const ROOT_MARKS: [&str; 3] = ["/etc/fstab", "/sbin/init", "/etc/os-release"];
 /// The most that a kernel or an initrd may have; they must fit below 3 GiB in the guest.
 const MAX_SIZE: u64 = 2 << 30;
 
+/// The most entries of a folder that are looked at. One piece of a disk can be in a folder over and
+/// over, so that the image's size is no limit.
+const MAX_NAMES: usize = 100_000;
+
 /// A kernel in a filesystem.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Kernel {
@@ -53,8 +57,8 @@ impl Kernel {
     }
 }
 
-/// A filesystem that can be read.
-pub(super) struct Filesystem(Ext4);
+/// A filesystem that can be read, and its length in bytes.
+pub(super) struct Filesystem(Ext4, u64);
 
 impl Filesystem {
     /// Opens the filesystem of a partition; `None` if it is of another kind.
@@ -68,7 +72,7 @@ impl Filesystem {
         if window.read(0x438, &mut magic).is_err() || magic != [0x53, 0xef] {
             return Ok(None);
         }
-        Ext4::load(Box::new(window)).map(|filesystem| Some(Self(filesystem)))
+        Ext4::load(Box::new(window)).map(|filesystem| Some(Self(filesystem, place.size)))
     }
 
     /// Whether it looks like the root of an operating system.
@@ -102,7 +106,8 @@ impl Filesystem {
         }))
     }
 
-    /// Copies a file of at most [`MAX_SIZE`] bytes into a folder, whole or not at all.
+    /// Copies a file of at most [`MAX_SIZE`] bytes into a folder, whole or not at all. One that is
+    /// larger than its filesystem has holes, as no kernel has.
     pub(super) fn copy(
         &self,
         path: &str,
@@ -120,7 +125,7 @@ impl Filesystem {
         };
         let mut from = self.0.open(path).map_err(unreadable)?;
         let size = from.metadata().len();
-        if size > MAX_SIZE {
+        if size > MAX_SIZE.min(self.1) {
             return Err(DiskImageError::TooLarge {
                 file: path.to_owned(),
                 size,
@@ -147,7 +152,7 @@ impl Filesystem {
     /// The harmless names in a folder.
     fn names(&self, folder: &str) -> Result<Vec<String>, Ext4Error> {
         let mut names = Vec::new();
-        for entry in self.0.read_dir(folder)? {
+        for entry in self.0.read_dir(folder)?.take(MAX_NAMES) {
             let entry = entry?;
             if let Ok(name) = entry.file_name().as_str()
                 && is_harmless(name)
