@@ -9,6 +9,10 @@
 //!
 //! The hub does not know where its stream comes from, so ttyS0 and the virtio console are served
 //! alike.
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 pub mod cli;
 pub mod device;

@@ -26,7 +26,7 @@ impl Scrollback {
         let kept = bytes
             .get(bytes.len().saturating_sub(self.capacity)..)
             .unwrap_or_default();
-        let excess = (self.bytes.len() + kept.len()).saturating_sub(self.capacity);
+        let excess = (self.bytes.len().saturating_add(kept.len())).saturating_sub(self.capacity);
         self.bytes.drain(..excess);
         self.bytes.extend(kept);
     }

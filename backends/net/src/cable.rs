@@ -1,4 +1,8 @@
 //! The card's cable: what is at the other end of it.
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

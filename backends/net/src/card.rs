@@ -1,4 +1,8 @@
 //! The network card: identity, features, configuration, and a worker for its queue pair.
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 use std::sync::Arc;
 

@@ -1,4 +1,8 @@
 //! How many of the card's queue pairs are in use, of those it has.
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -10,6 +10,10 @@
 //! ```
 //!
 //! Interrupt controllers and the interval timer are in KVM. [`Chipset`] puts the devices together.
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 pub mod hotplug;
 pub mod i8042;

@@ -11,6 +11,10 @@
 //! | `host_bridge.rs` | slot 0 |
 //! | `msix.rs` | vector table, pending bits |
 //! | `wiring.rs` | the hypervisor behind interrupts and doorbells |
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 mod access;
 mod bar;

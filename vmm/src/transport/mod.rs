@@ -11,6 +11,10 @@
 //! | `capabilities.rs` | ids, BARs and capabilities in config space |
 //! | `config_access.rs` | the window onto the registers in config space |
 //! | `function.rs` | all of it as a PCI function |
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 mod capabilities;
 mod common;

@@ -140,7 +140,7 @@ impl Attach {
             return;
         }
         let id = self.next;
-        self.next += 1;
+        self.next = self.next.wrapping_add(1);
         let shown = Arc::new(Shown::default());
         shown.push(&self.scrollback.contents());
         let typed = self.to_typed.clone();

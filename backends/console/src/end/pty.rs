@@ -121,13 +121,12 @@ impl End for Pty {
         self.flush();
         // What nobody has read yet goes with the pty. Seen twice, since some of it may be on its way
         // from one side to the other, where nobody can ask for it.
-        let end = Instant::now() + LAST_WORDS;
-        let mut quiet = 0;
-        while quiet < 2 && Instant::now() < end {
+        let (begin, mut quiet) = (Instant::now(), 0u8);
+        while quiet < 2 && begin.elapsed() < LAST_WORDS {
             tokio::time::sleep(ROUND).await;
             self.flush();
             let rest = self.unread() || !self.waiting.is_empty();
-            quiet = if rest { 0 } else { quiet + 1 };
+            quiet = if rest { 0 } else { quiet.saturating_add(1) };
         }
     }
 }
