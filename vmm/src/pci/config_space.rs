@@ -183,6 +183,11 @@ impl ConfigSpace {
         Some(u64::from_le_bytes(value) & spec.writable())
     }
 
+    /// Whether the function may reach memory and send interrupts by itself.
+    pub fn is_bus_master(&self) -> bool {
+        self.word(COMMAND as u16) & COMMAND_BUS_MASTER != 0
+    }
+
     /// Back to the state after power-on, with the BARs assigned.
     pub fn reset(&mut self) {
         self.values = self.initial;

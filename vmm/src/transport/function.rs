@@ -106,6 +106,17 @@ impl<W: Wiring> VirtioPci<W> {
         }
     }
 
+    /// The guest took bus mastering away: a device that runs must leave memory alone from now on, as
+    /// before a new kernel is started by kexec. It stops as on a reset by its driver, which any
+    /// driver does anyway before it uses the device again. That the bit was never set does not
+    /// matter: there is firmware that forgets it.
+    fn lose_the_bus(&self, state: &mut State<W>) {
+        if state.machine.is_started() {
+            let effect = state.machine.reset();
+            self.apply(state, effect);
+        }
+    }
+
     /// Registers the doorbell of a queue, or of all that are enabled, where the BAR is now. A queue
     /// whose doorbell fails is notified by way of the BAR.
     fn ring_bells(&self, state: &mut State<W>, only: Option<u16>) {
@@ -287,7 +298,11 @@ impl<W: Wiring> PciFunction for VirtioPci<W> {
 
     fn config_write(&self, offset: u16, data: &[u8]) {
         let mut state = lock(&self.state);
+        let was_master = state.config.is_bus_master();
         state.config.write(offset, data);
+        if was_master && !state.config.is_bus_master() {
+            self.lose_the_bus(&mut state);
+        }
         let control = state.config.word(self.offsets.msix_control);
         state.msix.set_control(control);
         let access = self.offsets.access;

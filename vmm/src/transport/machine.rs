@@ -169,6 +169,11 @@ impl Machine {
         Effect::Reset
     }
 
+    /// Whether the device runs, or was told to.
+    pub(super) fn is_started(&self) -> bool {
+        self.started
+    }
+
     /// Whether the device has stopped since the last [`reset`](Self::reset).
     pub(super) fn is_reset(&mut self) -> bool {
         if self.resetting.is_some() && self.device.is_reset() {

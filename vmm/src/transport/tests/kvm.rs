@@ -117,7 +117,7 @@ fn wires_survive_moves_resets_and_bad_messages() {
         };
         for round in 0..20_u32 {
             rig.config_write(0x10, &(0xc100_0000 + (round << 16)).to_le_bytes());
-            rig.config_write(4, &[0]);
+            rig.config_write(4, &[4]);
             rig.config_write(0x10, &(BAR0 as u32).to_le_bytes());
             rig.config_write(4, &[6]);
             rig.write_entry(1, 0, &u64::MAX.to_le_bytes());

@@ -94,10 +94,10 @@ fn doorbells_move_with_the_bar() {
         rig.wiring.doorbells(),
         [0xc100_0000 + notify(0), 0xc100_0000 + notify(1)]
     );
-    rig.config_write(4, &[0]);
+    rig.config_write(4, &[4]);
     assert!(rig.wiring.doorbells().is_empty());
     rig.config_write(0x10, &0xffff_ffff_u32.to_le_bytes());
-    rig.config_write(4, &[2]);
+    rig.config_write(4, &[6]);
     assert!(rig.wiring.doorbells().is_empty(), "outside the window");
     rig.config_write(0x10, &(BAR0 as u32).to_le_bytes());
     assert_eq!(rig.wiring.doorbells(), [BAR0 + notify(0), BAR0 + notify(1)]);

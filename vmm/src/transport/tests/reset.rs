@@ -34,6 +34,26 @@ fn status_is_not_zero_until_the_device_has_stopped() {
 }
 
 #[test]
+fn a_device_that_loses_the_bus_stops() {
+    let rig = Rig::running();
+    rig.config_write(4, &[6, 4]);
+    assert_eq!(rig.device.calls(), vec![], "another bit of the register");
+    rig.device.hold.store(true, Ordering::SeqCst);
+    rig.config_write(4, &[2, 0]);
+    assert_eq!(rig.device.calls(), [Call::Reset]);
+    assert_unwired(&rig);
+    assert_ne!(rig.status(), 0, "it still has the memory");
+    rig.device.hold.store(false, Ordering::SeqCst);
+    assert_eq!(rig.status(), 0);
+    // A driver that never asks for the bus is served.
+    rig.enable_msix();
+    rig.drive();
+    assert!(matches!(rig.device.calls()[..], [Call::Start { .. }]));
+    rig.config_write(4, &[2, 0]);
+    assert_eq!(rig.device.calls(), vec![]);
+}
+
+#[test]
 fn a_reset_while_nothing_runs_ends_at_once_and_bothers_nobody() {
     let rig = Rig::new(VERSION_1);
     rig.device.hold.store(true, Ordering::SeqCst);
