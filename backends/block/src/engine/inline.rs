@@ -13,6 +13,10 @@ use crate::image::raw;
 use crate::op::Op;
 use crate::plan::HostIo;
 
+/// The most bytes that are copied at once: a guest can have one request name the same memory over
+/// and over, and the worker has to see that it is to stop.
+const MOST: usize = 16 << 20;
+
 /// What can be done at once on one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inline {
@@ -40,6 +44,10 @@ impl Inline {
     pub(super) fn run(&mut self, image: &Image, op: &Op, io: HostIo) -> Option<io::Result<u32>> {
         let file = image.raw()?.file();
         let pieces = op.pieces();
+        let len = pieces.iter().try_fold(0usize, |sum, piece| {
+            sum.checked_add(piece.len()).filter(|sum| *sum <= MOST)
+        });
+        len?;
         match (*self, io) {
             (Self::All, HostIo::Read { offset, .. }) => Some(raw::read(file, pieces, offset, 0)),
             (Self::All, HostIo::Write { offset, .. }) => Some(raw::write(file, pieces, offset, 0)),
