@@ -17,6 +17,9 @@ demo: ## Boot a Debian kernel with every device in a daemon, and see it used
 test: ## Every suite: units, conformance, bare metal on KVM, Linux in the nested rig
 	tests/run
 
+test-long: ## Hours of fuzzing, hostile guests and repeated conformance (MINUTES=10 each target)
+	tests/long $(MINUTES)
+
 lint: ## Formatting, clippy, documentation, dependencies
 	tests/lint
 
@@ -29,4 +32,4 @@ install: build ## Into PREFIX (/usr/local): bin/outboard, libexec/outboard/
 		install -Dm755 $(TARGET)/release/$$daemon $(DESTDIR)$(PREFIX)/libexec/outboard/$$daemon || exit 1; \
 	done
 
-.PHONY: help build demo test lint docs install
+.PHONY: help build demo test test-long lint docs install

@@ -8,10 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use clap::Parser;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use outboard_block::disk::Disk;
-use outboard_block::image::{Format, Image};
+use outboard_block::cli::Cli;
 use outboard_fuzz::{Buffer, Guest, Number};
 
 const SIZE: u64 = 64 << 10;
@@ -152,8 +152,12 @@ fn model(
 fuzz_target!(|life: Life| {
     let mut disk: Vec<u8> = (0..SIZE).map(|at| (at / 256 + 1) as u8).collect();
     fs::write(&*PATH, &disk).unwrap();
-    let image = Image::open(&PATH, Some(Format::Raw), life.readonly).unwrap();
-    let device = Disk::new(image, "fuzzed", 1).unwrap();
+    let path = format!("--path={}", PATH.display());
+    let readonly = life.readonly.then_some("--readonly");
+    let args = ["outboard-block", "--fd=0", "--serial=fuzzed", &path];
+    let device = Cli::parse_from(args.into_iter().chain(readonly))
+        .disk()
+        .unwrap();
     let file = fs::File::open(&*PATH).unwrap();
     let _ = fs::remove_file(&*PATH);
     let mut guest = Guest::new(device, 1);
