@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-DAEMONS := outboard-block outboard-net outboard-console
+DAEMONS := outboard-block outboard-net outboard-console outboard-plugin-host
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -26,10 +26,13 @@ lint: ## Formatting, clippy, documentation, dependencies
 docs: build ## docs/cli.md, from what the programs say of themselves
 	tests/cli-reference $(TARGET)/release >docs/cli.md
 
+header: ## device-sdk/include/outboard_plugin.h, from the plugin ABI's source
+	OUTBOARD_WRITE_HEADER=1 $(CARGO) test --locked -q -p outboard-header-tests
+
 install: build ## Into PREFIX (/usr/local): bin/outboard, libexec/outboard/
 	install -Dm755 $(TARGET)/release/outboard $(DESTDIR)$(PREFIX)/bin/outboard
 	for daemon in $(DAEMONS); do \
 		install -Dm755 $(TARGET)/release/$$daemon $(DESTDIR)$(PREFIX)/libexec/outboard/$$daemon || exit 1; \
 	done
 
-.PHONY: help build demo test test-long lint docs install
+.PHONY: help build demo test test-long lint docs header install

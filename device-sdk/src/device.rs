@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::queue::{Queue, QueueError, RequestStream};
 use crate::request::ShortRequest;
+use crate::worker::ThreadWorker;
 
 /// Why a device or a worker cannot go on. The device is marked broken (the guest sees
 /// `DEVICE_NEEDS_RESET`) until the next reset; the process and the connection live on.
@@ -75,8 +76,11 @@ pub trait Device: Send + 'static {
     fn device_id(&self) -> u32;
 
     /// Feature bits of the device class that are offered (bits 0..24 and 50..). The engine adds
-    /// its own: `VERSION_1`, `RING_INDIRECT_DESC`, `RING_EVENT_IDX`, and vhost-user's bit 30.
-    fn features(&self) -> u64;
+    /// its own: `VERSION_1`, `RING_INDIRECT_DESC`, `RING_EVENT_IDX`, and vhost-user's bit 30. None
+    /// unless it says so.
+    fn features(&self) -> u64 {
+        0
+    }
 
     /// Queues per group, in queue order: a block device with 4 queues says `[1, 1, 1, 1]`, a net
     /// pair with its control queue `[2, 1]`. Fixed for the device's life. One worker thread
@@ -88,12 +92,16 @@ pub trait Device: Send + 'static {
         1024
     }
 
-    /// Length of the device configuration space in bytes.
-    fn config_len(&self) -> u32;
+    /// Length of the device configuration space in bytes; 0 unless it says so.
+    fn config_len(&self) -> u32 {
+        0
+    }
 
     /// Reads configuration space; bytes beyond [`config_len`](Device::config_len) read 0.
     /// `offset` counts from the start of the device-specific part.
-    fn read_config(&self, offset: u32, data: &mut [u8]);
+    fn read_config(&self, offset: u32, data: &mut [u8]) {
+        let _ = (offset, data);
+    }
 
     /// A guest's write to configuration space. Ignored unless the class has writable fields.
     fn write_config(&mut self, offset: u32, data: &[u8]) {
@@ -102,7 +110,10 @@ pub trait Device: Send + 'static {
 
     /// The class bits the driver took, a subset of [`features`](Device::features). Called at least
     /// once before the first [`start`](Device::start), never while a worker runs.
-    fn set_features(&mut self, acked: u64) -> Result<(), DeviceError>;
+    fn set_features(&mut self, acked: u64) -> Result<(), DeviceError> {
+        let _ = acked;
+        Ok(())
+    }
 
     /// A handle to announce config changes with, given once per connection, before any other
     /// call of that connection but the getters.
@@ -128,19 +139,22 @@ pub trait Device: Send + 'static {
     }
 
     /// Back to the state after construction, with every group stopped. Called at device reset
-    /// and between two connections; calling it twice is the same as once.
-    fn reset(&mut self);
+    /// and between two connections; calling it twice is the same as once. Nothing happens unless it
+    /// says so.
+    fn reset(&mut self) {}
 }
 
 /// What a device does when something outside has changed.
 pub type Refresher = Box<dyn Fn() + Send>;
 
-/// The two levels a queue group can be written at.
+/// The levels a queue group can be written at.
 pub enum Worker {
     /// Fast: called with its queues.
     Queues(Box<dyn QueueWorker>),
     /// Simple: an async function over streams of requests.
     Async(Box<dyn AsyncDevice>),
+    /// With an event loop of its own: it has the thread.
+    Thread(Box<dyn ThreadWorker>),
 }
 
 impl Worker {
@@ -160,6 +174,7 @@ impl std::fmt::Debug for Worker {
         f.write_str(match self {
             Self::Queues(_) => "Worker::Queues",
             Self::Async(_) => "Worker::Async",
+            Self::Thread(_) => "Worker::Thread",
         })
     }
 }
@@ -327,19 +342,41 @@ pub trait AsyncDevice: Send {
 /// Announces changes of the device's own making to the frontend. Cheap to clone; may be used from
 /// any thread, also after the connection is gone (then it does nothing).
 #[derive(Clone)]
-pub struct DeviceEvents(Arc<dyn Fn() + Send + Sync>);
+pub struct DeviceEvents {
+    config_changed: Arc<dyn Fn() + Send + Sync>,
+    failed: Arc<dyn Fn(&DeviceError) + Send + Sync>,
+}
 
 impl DeviceEvents {
     /// A handle that calls `config_changed` at each announcement: for tests, and for hosts other
-    /// than the vhost-user session.
+    /// than the vhost-user session. Failures are only logged.
     pub fn new(config_changed: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Arc::new(config_changed))
+        Self {
+            config_changed: Arc::new(config_changed),
+            failed: Arc::new(|error| tracing::error!("the device has failed: {}", chain(error))),
+        }
+    }
+
+    /// The same handle, which calls `failed` at each failure.
+    #[must_use]
+    pub fn on_failure(self, failed: impl Fn(&DeviceError) + Send + Sync + 'static) -> Self {
+        Self {
+            failed: Arc::new(failed),
+            ..self
+        }
     }
 
     /// Configuration space has changed: the frontend reads it again and interrupts the driver.
     /// Never blocks.
     pub fn config_changed(&self) {
-        (self.0)();
+        (self.config_changed)();
+    }
+
+    /// The device cannot go on until it is reset, for this reason: the driver sees
+    /// `DEVICE_NEEDS_RESET`. For what is found outside a worker, whose own errors do the same.
+    /// Never blocks.
+    pub fn failed(&self, error: &DeviceError) {
+        (self.failed)(error);
     }
 }
 

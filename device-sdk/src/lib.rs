@@ -10,6 +10,7 @@
 //!
 //! Devices that are registers rather than queues implement [`register::RegisterDevice`].
 
+pub mod abi;
 pub mod daemon;
 pub mod device;
 pub mod driver;
@@ -22,8 +23,10 @@ pub mod session;
 pub mod testing;
 mod worker;
 
+pub use abi::export as plugin;
 pub use device::{
     AsyncDevice, Device, DeviceError, DeviceEvents, Progress, QueueWorker, Ready, Watch, Worker,
 };
 pub use queue::{Queue, QueueError};
 pub use request::{Reader, Request, Segment, ShortRequest, Writer};
+pub use worker::{Attention, Group, ThreadWorker};

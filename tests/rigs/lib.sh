@@ -23,7 +23,7 @@ package_of() {
     ip) echo iproute2 ;;
     qemu-img | qemu-io) echo qemu-utils ;;
     qemu-system-x86_64) echo qemu-system-x86 ;;
-    cc | c++ | ld) echo build-essential ;;
+    cc | c++ | gcc | g++ | ld) echo build-essential ;;
     ps) echo procps ;;
     sfdisk) echo fdisk ;;
     mkfs.vfat) echo dosfstools ;;

@@ -21,6 +21,7 @@
 
 #![allow(unsafe_code)] // Takes ownership of an inherited descriptor.
 
+mod main;
 mod sandbox;
 mod signals;
 mod socket;
@@ -42,6 +43,8 @@ use crate::device::Device;
 use crate::device::chain;
 use crate::ratelimit::RateLimit;
 use crate::session::{self, SessionError};
+pub use main::main;
+pub use sandbox::Reach;
 use signals::{Signals, Stop};
 pub use socket::Socket;
 
@@ -134,13 +137,22 @@ pub fn init_logging(args: &LogArgs) {
 ///
 /// The device is [reset](Device::reset) after each frontend. Another signal, a second or more after
 /// the first, ends the process at once where that is still being obeyed.
-pub fn serve<D: Device>(endpoint: &Endpoint, mut device: D) -> Result<(), ServeError> {
+pub fn serve<D: Device>(endpoint: &Endpoint, device: D) -> Result<(), ServeError> {
+    serve_with(endpoint, device, Reach::default())
+}
+
+/// The same for a device that has to reach more than others.
+pub fn serve_with<D: Device>(
+    endpoint: &Endpoint,
+    mut device: D,
+    reach: Reach,
+) -> Result<(), ServeError> {
     let setup = |what| move |source| ServeError::Setup { what, source };
     let signals = Signals::block().map_err(setup("block signals"))?;
     // Confined after the endpoint is open and before the first thread starts.
     let refresher = device.refresher();
     let begin = move || {
-        sandbox::confine().map_err(setup("give up privileges"))?;
+        sandbox::confine(reach).map_err(setup("give up privileges"))?;
         let waiting = signals.wait_in_thread(refresher);
         waiting.map_err(setup("wait for signals"))
     };
@@ -162,7 +174,7 @@ pub fn serve<D: Device>(endpoint: &Endpoint, mut device: D) -> Result<(), ServeE
 /// # Errors
 /// The kernel refuses.
 pub fn confine() -> io::Result<()> {
-    sandbox::confine()
+    sandbox::confine(Reach::default())
 }
 
 fn serve_stream<D: Device>(

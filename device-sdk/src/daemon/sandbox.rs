@@ -67,11 +67,18 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_personality,
 ];
 
+/// What a daemon has to reach that others do not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Sockets of the network, opened while it serves.
+    pub net: bool,
+}
+
 /// Takes privileges from this process for good. Kernels without seccomp are served all the same,
 /// with a warning: the filter is a second wall, not the first.
-pub(super) fn confine() -> io::Result<()> {
+pub(super) fn confine(reach: Reach) -> io::Result<()> {
     prctl::set_no_new_privs()?;
-    match filter() {
+    match filter(reach) {
         Ok(program) => {
             if let Err(error) = apply_filter_all_threads(&program) {
                 warn!(%error, "this kernel takes no seccomp filter; serving without one");
@@ -82,7 +89,7 @@ pub(super) fn confine() -> io::Result<()> {
     Ok(())
 }
 
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+fn filter(reach: Reach) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.iter().map(|&call| (call, Vec::new())).collect();
     // Sockets of any kind but local ones.
@@ -92,7 +99,9 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         SeccompCmpOp::Ne,
         libc::AF_UNIX as u64,
     )?;
-    rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![not_unix])?]);
+    if !reach.net {
+        rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![not_unix])?]);
+    }
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     let machine = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(rules, SeccompAction::Allow, refuse, machine)?.try_into()
@@ -110,7 +119,7 @@ mod tests {
     /// In a thread of its own: the filter stays with the thread.
     #[test]
     fn programs_and_networks_are_out_of_reach() {
-        let program = filter().unwrap();
+        let program = filter(Reach::default()).unwrap();
         thread::spawn(move || {
             prctl::set_no_new_privs().unwrap();
             seccompiler::apply_filter(&program).unwrap();

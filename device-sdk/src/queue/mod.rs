@@ -15,6 +15,7 @@ mod cost;
 mod error;
 mod lease;
 mod notify;
+mod remote;
 mod split;
 mod stream;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use tracing::warn;
 pub use chain::ChainError;
 pub(crate) use control::RingStart;
 pub use error::QueueError;
+pub(crate) use remote::Remote;
 pub use split::{MAX_SIZE, RingAddresses, RingError};
 pub(crate) use stream::SharedGroup;
 pub use stream::{RequestStream, StreamRequest};
@@ -81,6 +83,8 @@ pub struct Queue {
     leases: Leases,
     window: Window,
     notify: Notify,
+    /// The ring is in another half of the process, behind the plugin ABI; there is none here.
+    remote: Option<Box<Remote>>,
     /// Emptied chains, for reuse.
     #[allow(clippy::vec_box)] // They move between here and requests as pointers.
     pool: Vec<Box<Chain>>,
@@ -109,6 +113,7 @@ impl Queue {
             leases,
             window: Window::default(),
             notify: Notify::default(),
+            remote: None,
             pool: Vec::new(),
         }
     }
@@ -120,18 +125,27 @@ impl Queue {
 
     /// Ring size in entries: the most requests that can be in flight. 0 while not set up.
     pub fn size(&self) -> u16 {
-        self.ring.as_ref().map_or(0, SplitRing::size)
+        match &self.remote {
+            None => self.ring.as_ref().map_or(0, SplitRing::size),
+            Some(remote) => remote.size(),
+        }
     }
 
     /// Whether the driver has set the queue up and enabled it. Nothing is popped from one that
     /// is not; requests already in flight may still be completed.
     pub fn enabled(&self) -> bool {
-        self.enabled && self.ring.is_some() && self.phase != Phase::Broken
+        match &self.remote {
+            None => self.enabled && self.ring.is_some() && self.phase != Phase::Broken,
+            Some(remote) => remote.size() != 0,
+        }
     }
 
     /// Requests popped and neither completed nor given back.
     pub fn in_flight(&self) -> usize {
-        self.leases.requests().saturating_sub(self.returned.len())
+        match &self.remote {
+            None => self.leases.requests().saturating_sub(self.returned.len()),
+            Some(remote) => remote.in_hand(),
+        }
     }
 
     /// Takes the next chain the driver has made available; `None` when there is none now (a kick
@@ -142,7 +156,7 @@ impl Queue {
             return Err(QueueError::Broken { queue: self.index });
         }
         let Some(ring) = &self.ring else {
-            return Ok(None);
+            return self.pop_remote();
         };
         if !self.enabled || self.phase == Phase::Draining {
             return Ok(None);
@@ -207,6 +221,9 @@ impl Queue {
         &mut self,
         done: impl IntoIterator<Item = (Request, u32)>,
     ) -> Result<(), QueueError> {
+        if self.remote.is_some() {
+            return self.complete_remote(done);
+        }
         let old = self.used;
         let mut foreign = false;
         for (Request { mut chain }, written) in done {
@@ -254,6 +271,9 @@ impl Queue {
             );
             return;
         }
+        if let Some(remote) = &mut self.remote {
+            return remote.give_back(request.chain.token);
+        }
         // Oldest first, however they come back.
         let age = |r: &Request| self.next.wrapping_sub(r.chain.position);
         let at = self.returned.partition_point(|r| age(r) > age(&request));
@@ -264,5 +284,8 @@ impl Queue {
     /// needs from this queue (enough receive buffers) may turn kicks off to spare wake-ups.
     pub fn set_kicks(&mut self, wanted: bool) {
         self.kicks = wanted;
+        if let Some(remote) = &self.remote {
+            remote.set_kicks(wanted);
+        }
     }
 }

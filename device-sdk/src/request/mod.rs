@@ -112,6 +112,8 @@ pub(crate) struct Chain {
     pub(crate) generation: u32,
     /// Identity of the `Queue` it came from.
     pub(crate) origin: u32,
+    /// The host's name for it, where the queue is a plugin's.
+    pub(crate) token: u64,
 }
 
 impl Request {
@@ -136,6 +138,12 @@ impl Request {
     pub fn writable(&self) -> &[Segment] {
         let chain = &self.chain;
         chain.segments.get(chain.readable..).unwrap_or_default()
+    }
+
+    /// All segments: those of [`readable`](Self::readable), then those of
+    /// [`writable`](Self::writable).
+    pub fn segments(&self) -> &[Segment] {
+        &self.chain.segments
     }
 
     /// A cursor at the start of the readable bytes.

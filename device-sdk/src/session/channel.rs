@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::raw;
 use crate::device::DeviceEvents;
+use crate::worker::Breakage;
 
 /// Where the device's announcements go: nowhere, until the frontend opens the channel.
 #[derive(Debug, Default)]
@@ -43,8 +44,8 @@ impl Channel {
     }
 
     /// The device's handle.
-    pub(super) fn events(self: &Arc<Self>) -> DeviceEvents {
-        let channel = Arc::clone(self);
-        DeviceEvents::new(move || channel.announce())
+    pub(super) fn events(self: &Arc<Self>, breakage: &Arc<Breakage>) -> DeviceEvents {
+        let (channel, breakage) = (Arc::clone(self), Arc::clone(breakage));
+        DeviceEvents::new(move || channel.announce()).on_failure(move |error| breakage.mark(error))
     }
 }

@@ -73,13 +73,14 @@ impl<'d, D: Device> State<'d, D> {
             first = end;
         }
         let channel = Arc::new(Channel::default());
-        device.attach(channel.events());
+        let breakage = Arc::new(Breakage::new(usize::from(first)));
+        device.attach(channel.events(&breakage));
         Self {
             device,
             memory: Arc::default(),
             protocol: 0,
             channel,
-            breakage: Arc::new(Breakage::new(usize::from(first))),
+            breakage,
             acked: 0,
             refused: false,
             status: 0,

@@ -44,6 +44,20 @@ async fn run(
 ) -> Result<(), Failure> {
     let bell = seat.bell.try_clone().and_then(watch);
     let bell = bell.map_err(|e| DeviceError::io("watch the control eventfd", e))?;
+    let mut kicks = Kicks::default();
+    let stopped = async {
+        control(&seat.commands, &bell, group, &mut kicks).await;
+        seat.stopped.set(true);
+    };
+    drive(device, group, stopped).await
+}
+
+/// Runs the device until `stopped` is over and the device has ended.
+pub(crate) async fn drive(
+    device: &mut dyn AsyncDevice,
+    group: &Rc<SharedGroup>,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), Failure> {
     let streams = group.streams();
     // The call itself may panic, before there is a future.
     let mut serving = catch_unwind(AssertUnwindSafe(|| device.run(streams)))
@@ -55,10 +69,8 @@ async fn run(
             Err(payload) => Poll::Ready(Err(Failure::panicked(&*payload))),
         }
     });
-    let mut kicks = Kicks::default();
     tokio::pin!(serving);
     let mut ended = false;
-    let stopped = control(&seat.commands, &bell, group, &mut kicks);
     tokio::pin!(stopped);
     loop {
         tokio::select! {
@@ -74,7 +86,7 @@ async fn run(
     if ended { Ok(()) } else { serving.await }
 }
 
-fn watch(fd: impl Into<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(fd: impl Into<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor is owned by the value that is registered, stays the same and stays
     // open for as long as that value lives.
     let watched = unsafe { AsyncFd::register_with_interest(fd.into(), Interest::READABLE) };

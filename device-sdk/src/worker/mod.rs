@@ -7,12 +7,14 @@
 //! stays to answer the session, and the device is marked broken until the next reset.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-mod asynchronous;
+pub(crate) mod asynchronous;
 mod breakage;
 mod polled;
 mod spin;
+mod threaded;
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,6 +32,7 @@ use crate::queue::{Queue, RingAddresses, RingError, RingStart};
 use crate::ratelimit::RateLimit;
 
 pub(crate) use breakage::Breakage;
+pub use threaded::{Attention, Group, ThreadWorker};
 
 /// What the session asks of a running group. `slot` is a queue's position in the group.
 pub(crate) enum Change {
@@ -73,7 +76,7 @@ enum Command {
 }
 
 /// Why a worker no longer serves.
-enum Failure {
+pub(crate) enum Failure {
     Error(DeviceError),
     Panic(String),
 }
@@ -85,7 +88,7 @@ impl From<DeviceError> for Failure {
 }
 
 impl Failure {
-    fn panicked(payload: &(dyn Any + Send)) -> Self {
+    pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         Self::Panic(text.unwrap_or("no message").to_owned())
@@ -99,6 +102,8 @@ struct Seat {
     commands: Receiver<Command>,
     /// Signalled after each command.
     bell: OwnedFd,
+    /// The session has said stop, and says nothing more.
+    stopped: Cell<bool>,
 }
 
 /// A group's thread, seen from the session.
@@ -137,6 +142,7 @@ impl Running {
             queues,
             commands: receiver,
             bell: bell.as_fd().try_clone_to_owned()?,
+            stopped: Cell::new(false),
         };
         let thread = thread::Builder::new()
             .name(name)
@@ -190,6 +196,7 @@ fn serve(mut worker: Worker, mut seat: Seat, breakage: &Breakage) -> Stopped {
     let served = catch_unwind(AssertUnwindSafe(|| match &mut worker {
         Worker::Queues(worker) => polled::serve(&mut **worker, &mut seat),
         Worker::Async(device) => asynchronous::serve(&mut **device, &mut seat),
+        Worker::Thread(worker) => threaded::serve(&mut **worker, &mut seat),
     }));
     let failure = match served {
         Ok(Ok(())) => None,
@@ -216,9 +223,11 @@ fn serve(mut worker: Worker, mut seat: Seat, breakage: &Breakage) -> Stopped {
 }
 
 impl Seat {
-    /// Answers the session, and nothing else, until it is told to stop.
+    /// Answers the session, and nothing else, until it is told to stop, if it has not been.
     fn serve_broken(&mut self) {
-        while let Ok(Command::Change(change, ack)) = self.commands.recv() {
+        while !self.stopped.get()
+            && let Ok(Command::Change(change, ack)) = self.commands.recv()
+        {
             let result = apply(&mut self.queues, change).map(drop);
             let _ = ack.send(result.map_err(ChangeError::from));
         }

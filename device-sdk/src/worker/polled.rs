@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::hint;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::TryRecvError;
 use std::time::Instant;
 
@@ -71,14 +71,17 @@ fn attend(
 }
 
 /// Carries out the session's commands. True: stop.
-fn heed(seat: &mut Seat, waiter: &mut Waiter, ready: &mut Ready) -> bool {
+pub(super) fn heed(seat: &mut Seat, waiter: &mut Waiter, ready: &mut Ready) -> bool {
     // Before the commands: one that comes after this rings again.
     waiter.rang = false;
     loop {
         let (change, ack) = match seat.commands.try_recv() {
             Ok(Command::Change(change, ack)) => (change, ack),
             Err(TryRecvError::Empty) => return false,
-            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return true,
+            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
+                seat.stopped.set(true);
+                return true;
+            }
         };
         let result = match apply(&mut seat.queues, change) {
             Ok(None) => Ok(()),
@@ -95,7 +98,7 @@ fn heed(seat: &mut Seat, waiter: &mut Waiter, ready: &mut Ready) -> bool {
 
 /// Which queues have chains that nobody has seen yet.
 #[inline]
-fn look(queues: &mut [Queue]) -> Ready {
+pub(super) fn look(queues: &mut [Queue]) -> Ready {
     let mut ready = Ready::default();
     for (slot, queue) in queues.iter_mut().enumerate() {
         if queue.look() {
@@ -179,7 +182,7 @@ fn drain(
 }
 
 /// The thread's epoll. Everything is watched edge-triggered, so that eventfds need not be read.
-struct Waiter {
+pub(super) struct Waiter {
     epoll: Epoll,
     buffer: Vec<EpollEvent>,
     /// The worker has descriptors of its own.
@@ -189,7 +192,7 @@ struct Waiter {
 }
 
 impl Waiter {
-    fn new(seat: &Seat) -> io::Result<Self> {
+    pub(super) fn new(seat: &Seat) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         epoll.add(&seat.bell, EpollEvent::new(flags, BELL))?;
@@ -224,7 +227,7 @@ impl Waiter {
     }
 
     /// Waits, at most so long, and notes what is ready.
-    fn harvest(&mut self, timeout: EpollTimeout, ready: &mut Ready) {
+    pub(super) fn harvest(&mut self, timeout: EpollTimeout, ready: &mut Ready) {
         // An error can only be EINTR: then nothing is ready, and the caller's loop comes back.
         let count = self.epoll.wait(&mut self.buffer, timeout).unwrap_or(0);
         for event in self.buffer.iter().take(count) {
@@ -234,5 +237,12 @@ impl Waiter {
                 slot => ready.set_queue(slot as usize),
             }
         }
+    }
+}
+
+/// Readable when something that is watched has become ready.
+impl AsFd for Waiter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
     }
 }

@@ -1,0 +1,95 @@
+//! From a file to a library in this process.
+//!
+//! The file is copied into a memfd and that is loaded: a file replaced, truncated or deleted later
+//! touches nothing that runs, and the next load sees the new one. (The loader answers a path it
+//! has seen with the library it has, and a mapped file that is overwritten crashes the process.) For
+//! the same reason the memfd is never closed: its number is the path. Nothing is ever unloaded.
+#![allow(unsafe_code)] // dlopen, and the entry it finds.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::path::Path;
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::elf;
+use super::error::Problem;
+use super::raw::OutboardPlugin;
+
+/// More than any plugin; less than what would fill memory.
+const SIZE_MAX: u64 = 1 << 30;
+
+type Entry = unsafe extern "C" fn() -> *const OutboardPlugin;
+
+/// Loads the library at `path` and asks its entry for its table, not looked at yet.
+pub(super) fn load(path: &Path) -> Result<*const OutboardPlugin, Problem> {
+    if cfg!(target_feature = "crt-static") {
+        return Err(Problem::StaticHost);
+    }
+    let bytes = read(path).map_err(Problem::Read)?;
+    elf::check(&bytes)?;
+    let copy = sealed_copy(path, &bytes).map_err(Problem::Read)?;
+    let name = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    // SAFETY: this runs the library's constructors. Whoever names a plugin trusts it as far as the
+    // process it is loaded into; see docs/trust.md.
+    let library = unsafe { Library::open(Some(&name), RTLD_NOW | RTLD_LOCAL) };
+    let library = library.map_err(|error| Problem::Load(reason(&error, &name)))?;
+    let _ = copy.into_raw_fd();
+    // SAFETY: the symbol is what its name says, by the ABI.
+    let entry = unsafe { library.get::<Entry>(elf::ENTRY.as_bytes()) };
+    let table = match entry {
+        // SAFETY: as above.
+        Ok(entry) => unsafe { entry() },
+        Err(_) => return Err(Problem::NoEntry),
+    };
+    // Never unloaded: its threads and statics may be anywhere.
+    std::mem::forget(library);
+    Ok(table)
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if meta.len() > SIZE_MAX {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+    }
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, SIZE_MAX), &mut bytes)?;
+    Ok(bytes)
+}
+
+fn sealed_copy(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let name: Vec<u8> = name.iter().copied().filter(|b| *b != 0).take(200).collect();
+    let name = std::ffi::CString::new(name)?;
+    let fd = memfd_create(
+        name.as_c_str(),
+        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+    )?;
+    let mut file = File::from(fd);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    let seals = SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file)
+}
+
+/// What the loader says, without the name it does not know the file by.
+fn reason(error: &libloading::Error, name: &str) -> String {
+    let text = match std::error::Error::source(error) {
+        Some(source) => source.to_string(),
+        None => error.to_string(),
+    };
+    text.trim_start_matches(name)
+        .trim_start_matches(": ")
+        .to_owned()
+}
