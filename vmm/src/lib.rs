@@ -23,6 +23,7 @@ pub mod kvm;
 pub mod logs;
 pub mod memory;
 pub mod pci;
+pub mod plugin;
 pub mod registry;
 pub mod stderr;
 pub mod supervisor;

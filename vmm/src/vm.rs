@@ -48,6 +48,7 @@ pub use request::{Control, Plugged, Refusal};
 use crate::api::{SOCKET, Server};
 use crate::config::{LogConfig, VmConfig};
 use crate::logs::{self, Logs};
+use crate::plugin;
 use events::{Event, Events};
 use machine::Machine;
 use plug::{Successor, answer};
@@ -85,8 +86,22 @@ pub fn run(config: &VmConfig) -> Result<End, VmError> {
     let terminal = Terminal::remember();
     let folder = RuntimeDir::make(config)?;
     let logs = open_logs(config)?;
+    let plugins = plugin::settle(config)?;
+    let config = &VmConfig {
+        devices: plugins.devices,
+        ..config.clone()
+    };
     let api = folder.path().and_then(|folder| listen(folder, &events));
-    let machine = match Machine::assemble(config, &events, &terminal, &logs, &|| signals.came()) {
+    let cancelled = || signals.came();
+    let machine = Machine::assemble(
+        config,
+        &plugins.registers,
+        &events,
+        &terminal,
+        &logs,
+        &cancelled,
+    );
+    let machine = match machine {
         Ok(machine) => machine,
         Err(error) => {
             let signal = inbox.try_iter().find_map(|event| match event {

@@ -6,6 +6,7 @@ mod doctor;
 mod image;
 mod list;
 mod manage;
+mod plugin;
 mod run;
 mod start;
 
@@ -82,6 +83,8 @@ enum Verb {
     Doctor(doctor::Doctor),
     /// Take a kernel and its initrd out of a disk image
     Image(image::Image),
+    /// Look at device plugins
+    Plugin(plugin::Plugin),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -117,6 +120,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Detach(detach) => detach.execute(),
         Verb::Doctor(doctor) => doctor.execute(),
         Verb::Image(image) => image.execute(),
+        Verb::Plugin(plugin) => plugin.execute(),
     }
 }
 

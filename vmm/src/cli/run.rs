@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use outboard::config::{
-    Cpus, Description, Disk, Net, OnOff, Ram, RawDevice, VmConfig, from_keyvals,
+    Cpus, Description, Disk, Net, OnOff, PluginDevice, Ram, RawDevice, VmConfig, from_keyvals,
 };
 use outboard::history::Recorder;
 use outboard::{logs, vm};
@@ -23,6 +23,9 @@ Keys of --net:
   queues=N (with tap), forward=2222:22 (with user: [udp:][ADDRESS/]HOST:GUEST, '+' between
   several)
 Keys of --device:
+  plugin=FILE, host=process|vmm (where its code runs), device=NAME (of a plugin with several),
+  and the device's own options, which `outboard plugin inspect FILE` lists; queues=N, name=TEXT
+Keys of --device, for somebody's daemon:
   vhost-user, id=NUMBER|NAME (the virtio device: 26, fs, rng, ...),
   socket=PATH (a daemon listens there) | spawn=COMMAND (starts the daemon, and ends it with the
   VM; '{fd}' in it is the number of an inherited listening socket, '{socket}' the path where the
@@ -38,6 +41,7 @@ Examples:
   outboard run --kernel vmlinuz --device vhost-user,id=fs,socket=/tmp/fs.sock
   outboard run --kernel vmlinuz \\
     --device \"vhost-user,id=fs,spawn=virtiofsd --fd={fd} --tag=srv --shared-dir=/srv\"
+  outboard run --kernel vmlinuz --device plugin=./libramdisk.so,size=64M,host=vmm
   outboard run vm.toml --cpus 4 --dry-run";
 
 /// Flags say the same as the keys of the file; a flag given beside a file wins over its key, and
@@ -75,9 +79,9 @@ pub(super) struct Run {
     /// A network card; may be repeated
     #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<Net>(text, None))]
     net: Vec<Net>,
-    /// A device that somebody's daemon serves; may be repeated
-    #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<RawDevice>(text, Some("kind")))]
-    device: Vec<RawDevice>,
+    /// A device of a plugin, or one that somebody's daemon serves; may be repeated
+    #[arg(long, value_name = "KEYS", value_parser = AnyDevice::from_keyvals)]
+    device: Vec<AnyDevice>,
     /// Where ttyS0 goes: tty, pty, socket[=PATH], file=PATH or off [default: tty]
     #[arg(long, value_name = "PORT")]
     serial: Option<String>,
@@ -166,9 +170,30 @@ impl Run {
         }
         vm.disks.extend(self.disk);
         vm.nets.extend(self.net);
-        vm.devices.extend(self.device);
+        for device in self.device {
+            match device {
+                AnyDevice::Raw(device) => vm.devices.push(*device),
+                AnyDevice::Plugin(plugin) => vm.plugins.push(*plugin),
+            }
+        }
         vm.no_reboot = OnOff(vm.no_reboot.0 || self.no_reboot);
         vm.no_ioeventfd = OnOff(vm.no_ioeventfd.0 || self.no_ioeventfd);
+    }
+}
+
+/// What `--device` may be.
+#[derive(Clone)]
+enum AnyDevice {
+    Raw(Box<RawDevice>),
+    Plugin(Box<PluginDevice>),
+}
+
+impl AnyDevice {
+    fn from_keyvals(text: &str) -> Result<Self, String> {
+        if text.starts_with("plugin=") {
+            return PluginDevice::from_keyvals(text).map(|plugin| Self::Plugin(Box::new(plugin)));
+        }
+        from_keyvals(text, Some("kind")).map(|device| Self::Raw(Box::new(device)))
     }
 }
 

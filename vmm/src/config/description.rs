@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::logs::is_off;
 use super::values::{OnOff, Size, number};
-use super::{OnExit, Port, VirtioId};
+use super::{OnExit, PluginDevice, Port, VirtioId};
 
 /// A VM as described, defaults not yet filled in.
 ///
@@ -57,6 +57,9 @@ pub struct Description {
     /// Devices served by somebody's daemon.
     #[serde(default, rename = "device", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<RawDevice>,
+    /// Devices of plugins.
+    #[serde(default, rename = "plugin", skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<PluginDevice>,
 }
 
 /// `--cpus COUNT` and `--cpu MODEL`.
@@ -306,6 +309,7 @@ impl Description {
             .chain(nets)
             .chain(logs)
             .chain(devices.flat_map(|device| device.socket.iter_mut()))
+            .chain(self.plugins.iter_mut().map(|plugin| &mut plugin.plugin))
     }
 }
 

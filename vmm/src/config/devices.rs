@@ -1,5 +1,6 @@
 //! A virtio device as the VMM sees it: a slot, and how its vhost-user stream comes to be.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,15 @@ pub enum Host {
         args: Vec<String>,
         /// Where it is to listen; `None` for one that inherits a socket.
         socket: Option<PathBuf>,
+    },
+    /// The VMM loads a plugin and serves its device from a thread of its own.
+    Plugin {
+        /// The shared library.
+        path: PathBuf,
+        /// The device's name in the plugin.
+        device: String,
+        /// Its options.
+        options: BTreeMap<String, String>,
     },
     /// Somebody's daemon listens at this path.
     Socket {

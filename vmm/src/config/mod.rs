@@ -12,6 +12,7 @@ mod logs;
 mod mac;
 mod net;
 mod new_device;
+mod plugin;
 mod port;
 mod resolve;
 mod slots;
@@ -25,6 +26,7 @@ pub(crate) use hosts::console_args;
 pub use keyvals::from_keyvals;
 pub use mac::Mac;
 pub use new_device::{NewDevice, Taken};
+pub use plugin::{PluginConfig, PluginDevice, PluginHost};
 pub use port::Port;
 pub(crate) use resolve::{is_name, runtime_base};
 pub use values::{OnOff, Size};
@@ -47,8 +49,10 @@ pub struct VmConfig {
     pub serial: Port,
     /// Where the bytes of the virtio console go; `None` leaves the device out.
     pub console: Option<Port>,
-    /// Every virtio device, the console included, in slot order.
+    /// Every virtio device, the console included, in slot order; those of plugins are in `plugins`.
     pub devices: Vec<DeviceConfig>,
+    /// Devices of plugins.
+    pub plugins: Vec<PluginConfig>,
     /// Sockets of this VM live here, mode 0700; removed at the end.
     pub runtime_dir: PathBuf,
     /// Where what it and its daemons say is kept, also after its end; `None` keeps nothing.

@@ -9,8 +9,8 @@ use super::logs::log_config;
 use super::net::net_host;
 use super::slots::{Kind, Slots};
 use super::{
-    BootConfig, CpuConfig, DeviceConfig, FeatureToggle, Host, Mac, MemoryConfig, Port, VirtioId,
-    VmConfig,
+    BootConfig, CpuConfig, DeviceConfig, FeatureToggle, Host, Mac, MemoryConfig, PluginConfig,
+    Port, VirtioId, VmConfig,
 };
 
 const MEMORY_MIN: u64 = 32 << 20;
@@ -46,7 +46,7 @@ impl Description {
             );
         }
         let logs = log_config(self.log_dir.as_deref(), &name);
-        let devices = self.devices(&name, console.as_ref(), &serial, &runtime_dir)?;
+        let (devices, plugins) = self.devices(&name, console.as_ref(), &serial, &runtime_dir)?;
         Ok(VmConfig {
             cpus: self.cpus()?,
             memory: self.ram()?,
@@ -61,6 +61,7 @@ impl Description {
             serial,
             console,
             devices,
+            plugins,
             runtime_dir,
             logs,
         })
@@ -114,7 +115,7 @@ impl Description {
         console: Option<&Port>,
         serial: &Port,
         runtime_dir: &Path,
-    ) -> Result<Vec<DeviceConfig>, String> {
+    ) -> Result<(Vec<DeviceConfig>, Vec<PluginConfig>), String> {
         self.name_devices()?;
         let mut slots = Slots::default();
         for (id, addr) in self.addresses() {
@@ -137,8 +138,17 @@ impl Description {
         for raw in &mut self.devices {
             devices.push(raw_device(raw, &mut slots, runtime_dir)?);
         }
+        let mut plugins = Vec::new();
+        for plugin in &mut self.plugins {
+            let id = plugin.name.clone().unwrap_or_default();
+            let slot = plugin
+                .addr
+                .map_or_else(|| slots.any(&id, Kind::Other), Ok)?;
+            plugin.addr = Some(slot);
+            plugins.push(plugin.config(&id, slot));
+        }
         devices.sort_by_key(|device| device.slot);
-        Ok(devices)
+        Ok((devices, plugins))
     }
 
     fn name_devices(&mut self) -> Result<(), String> {
@@ -150,6 +160,14 @@ impl Description {
         }
         let mut taken: HashSet<String> = self.addresses().map(|(id, _)| id.to_owned()).collect();
         taken.extend(OUR_OWN.map(String::from));
+        for plugin in &mut self.plugins {
+            if plugin.name.is_none() {
+                let stem = plugin.stem();
+                plugin.name = (0..=taken.len())
+                    .map(|number| format!("{stem}{number}"))
+                    .find(|name| taken.insert(name.clone()));
+            }
+        }
         for raw in &mut self.devices {
             if raw.name.is_none() {
                 let kind = raw.id.name();
@@ -181,8 +199,13 @@ impl Description {
             .devices
             .iter()
             .map(|raw| (raw.name.as_deref(), raw.addr));
+        let plugins = self
+            .plugins
+            .iter()
+            .map(|plugin| (plugin.name.as_deref(), plugin.addr));
         nets.chain(disks)
             .chain(raws)
+            .chain(plugins)
             .map(|(id, addr)| (id.unwrap_or_default(), addr))
     }
 }

@@ -1,5 +1,7 @@
 //! The device's own thread: the only one that talks to the backend.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use super::rings::MemoryTable;
 use super::state::State;
 use super::watch::Watch;
 use crate::config::{Behind, Host, OnExit};
+use crate::plugin::serve;
 use crate::supervisor::{Process, Supervisor};
 use crate::transport::Identity;
 
@@ -66,6 +69,11 @@ impl Actor {
                 socket,
             } => self.spawn_foreign(&program, &args, socket.as_deref())?,
             Host::Socket { path } => self.connect_to(&path, None)?,
+            Host::Plugin {
+                path,
+                device,
+                options,
+            } => self.serve_plugin(path, device, options)?,
         };
         let id = self.id();
         if offer.features & class::VERSION_1 == 0 {
@@ -132,6 +140,30 @@ impl Actor {
                 words: process.last_words().to_string(),
             }),
         }
+    }
+
+    /// Serves the device of a plugin in this process.
+    fn serve_plugin(
+        &mut self,
+        path: PathBuf,
+        device: String,
+        options: BTreeMap<String, String>,
+    ) -> Result<Offer, ConnectError> {
+        let (id, time) = (self.id(), self.spec.deadlines.start);
+        let spec = serve::Spec {
+            id: id.clone(),
+            path,
+            device,
+            options,
+        };
+        let stream = serve::serve(spec, time).map_err(|source| ConnectError::Plugin {
+            id: id.clone(),
+            source,
+        })?;
+        self.handshake(stream, time).map_err(|source| {
+            self.watch.cut();
+            ConnectError::PluginHandshake { id, source }
+        })
     }
 
     fn spawn(
@@ -229,6 +261,7 @@ impl Actor {
                 }
                 Command::WriteConfig { offset, data } => self.write_config(offset, &data),
                 Command::ConfigChanged => self.config_changed(),
+                Command::Broken => self.broken(),
                 Command::Lost(epoch) => {
                     if self.link.as_ref().is_some_and(|link| link.epoch == epoch) {
                         self.lose("the connection to its backend ended");
@@ -313,6 +346,18 @@ impl Actor {
                 events.config_changed();
             }
         }
+    }
+
+    /// The backend has marked the device as broken, and said why in its own log.
+    fn broken(&mut self) {
+        if let Some(unseen) = REFUSED.pass() {
+            let id = &self.spec.config.id;
+            tracing::warn!(
+                device = id,
+                "The device has failed; its driver is asked for a reset{unseen}"
+            );
+        }
+        self.needs_reset();
     }
 
     fn config(&mut self, result: Result<Option<Vec<u8>>, CallError>) -> Option<Vec<u8>> {

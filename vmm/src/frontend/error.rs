@@ -67,6 +67,24 @@ pub enum ConnectError {
         #[source]
         source: supervisor::Error,
     },
+    /// Its plugin does not serve it.
+    #[error("Device '{id}' has no plugin")]
+    Plugin {
+        /// The device.
+        id: String,
+        /// Why.
+        #[source]
+        source: crate::plugin::serve::ServeError,
+    },
+    /// Its plugin does not answer.
+    #[error("Device '{id}': its plugin does not get through the handshake")]
+    PluginHandshake {
+        /// The device.
+        id: String,
+        /// Why.
+        #[source]
+        source: CallError,
+    },
     /// Its daemon ended before the handshake did.
     #[error("Device '{id}': {program} ended before it was ready ({how}){words}")]
     Ended {

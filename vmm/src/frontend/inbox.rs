@@ -35,6 +35,8 @@ pub(super) enum Command {
     Resume(Sender<()>),
     /// The backend's config space changed.
     ConfigChanged,
+    /// The backend signalled a ring's error eventfd.
+    Broken,
     /// The connection of this number ended.
     Lost(u64),
     /// The device goes.
@@ -53,6 +55,7 @@ struct Posted {
     commands: VecDeque<Command>,
     lost: Option<u64>,
     config_changed: bool,
+    broken: bool,
     closing: bool,
     resets_asked: u64,
     resets_done: u64,
@@ -125,6 +128,12 @@ impl Inbox {
         self.ready.notify_one();
     }
 
+    /// The backend says that the device is broken.
+    pub(super) fn broken(&self) {
+        self.posted().broken = true;
+        self.ready.notify_one();
+    }
+
     /// The device goes.
     pub(super) fn close(&self) {
         self.posted().closing = true;
@@ -164,6 +173,9 @@ impl Inbox {
             }
             if let Some(command) = posted.commands.pop_front() {
                 return command;
+            }
+            if std::mem::take(&mut posted.broken) {
+                return Command::Broken;
             }
             if std::mem::take(&mut posted.config_changed) {
                 return Command::ConfigChanged;

@@ -10,6 +10,8 @@ use vhost::vhost_user::message::{
 };
 use vhost::vhost_user::{Error as VhostUserError, Frontend, VhostUserFrontend};
 
+use vmm_sys_util::eventfd::EventFd;
+
 use super::class;
 use super::error::CallError;
 use super::raw::Raw;
@@ -49,6 +51,8 @@ pub(super) struct Link {
     /// Rings that the driver has started: those that the backend may be touching, and those that a
     /// pause has stopped.
     pub(super) rings: BTreeMap<u16, Ring>,
+    /// What the backend signals when the device is broken.
+    pub(super) broken: EventFd,
     config_len: u32,
 }
 
@@ -107,6 +111,7 @@ impl Link {
             has_protocol,
             protocol,
             rings: BTreeMap::new(),
+            broken: watch.broken().map_err(system)?,
             config_len,
         };
         let config = match link.read_config() {

@@ -235,6 +235,11 @@ impl Link {
             "SET_VRING_CALL",
             frontend.set_vring_call(index, &queue.call),
         )?;
+        // A backend that does not want it is none the worse.
+        match call("SET_VRING_ERR", frontend.set_vring_err(index, &self.broken)) {
+            Err(error) if error.is_fatal() => return Err(error),
+            _ => {}
+        }
         call(
             "SET_VRING_KICK",
             frontend.set_vring_kick(index, &queue.kick),

@@ -268,6 +268,7 @@ fn only_the_queues_that_the_driver_readied_are_started() {
         R::SET_VRING_ADDR,
         R::SET_VRING_BASE,
         R::SET_VRING_CALL,
+        R::SET_VRING_ERR,
         R::SET_VRING_KICK,
     ];
     let mut expected = vec![

@@ -4,8 +4,9 @@
 //! answer the next one. The end is shutdown(2), which makes a blocked call return; timeouts of the
 //! socket do not, since the `vhost` crate retries for ever.
 
+use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use vmm_sys_util::eventfd::EventFd as Signal;
 
 use super::inbox::Inbox;
 use super::requests::{Channel, Requests};
@@ -25,6 +28,8 @@ const REST: Duration = Duration::from_millis(10);
 pub(super) struct Watch {
     watched: Mutex<Watched>,
     wake: EventFd,
+    /// Signalled by a backend whose device is broken.
+    broken: Signal,
 }
 
 #[derive(Debug, Default)]
@@ -46,10 +51,14 @@ struct Watched {
 
 impl Watch {
     pub(super) fn new() -> Result<Self, Errno> {
-        let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let wake = EventFd::from_flags(flags)?;
+        let broken = Signal::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
+        let broken = broken.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
         Ok(Self {
             watched: Mutex::default(),
             wake,
+            broken,
         })
     }
 
@@ -66,6 +75,11 @@ impl Watch {
         drop(watched);
         self.wake();
         epoch
+    }
+
+    /// What a backend is to signal when the device is broken.
+    pub(super) fn broken(&self) -> io::Result<Signal> {
+        self.broken.try_clone()
     }
 
     /// The connection's request channel is to be served.
@@ -124,6 +138,9 @@ impl Watch {
         let mut rest: Option<Instant> = None;
         loop {
             let _ = self.wake.read();
+            if self.broken.read().is_ok() {
+                inbox.broken();
+            }
             rest = rest.filter(|end| *end > Instant::now());
             let (stream, due) = {
                 let mut watched = self.watched();
@@ -175,7 +192,10 @@ impl Watch {
     ) -> Result<(bool, bool), Errno> {
         // nix has no name for it; it counts as "any" below for the same reason.
         let hang_up = PollFlags::from_bits_retain(libc::POLLRDHUP);
-        let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![
+            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+            PollFd::new(borrow(&self.broken), PollFlags::POLLIN),
+        ];
         fds.extend(stream.map(|stream| PollFd::new(stream.as_fd(), hang_up)));
         fds.extend(channel.map(|channel| PollFd::new(channel.as_fd(), PollFlags::POLLIN)));
         let timeout = due.map_or(PollTimeout::NONE, |due| {
@@ -189,7 +209,7 @@ impl Watch {
             Err(Errno::EINTR) => return Ok((false, false)),
             Err(error) => return Err(error),
         }
-        let mut ready = fds.iter().skip(1).map(|fd| fd.any().unwrap_or(true));
+        let mut ready = fds.iter().skip(2).map(|fd| fd.any().unwrap_or(true));
         let ended = stream.is_some() && ready.next().unwrap_or(false);
         Ok((ended, ready.next().unwrap_or(false)))
     }
@@ -202,6 +222,13 @@ impl Watch {
     fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The descriptor, which the type does not lend.
+#[allow(unsafe_code)]
+fn borrow(event: &Signal) -> BorrowedFd<'_> {
+    // SAFETY: open for as long as the event is borrowed.
+    unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }
 
 impl Watched {

@@ -35,6 +35,9 @@ pub enum VmError {
     /// A device did not come up.
     #[error(transparent)]
     Device(#[from] ConnectError),
+    /// A plugin's device cannot be part of the VM.
+    #[error(transparent)]
+    Plugin(#[from] crate::plugin::PluginsError),
     /// A daemon could not be spawned.
     #[error(transparent)]
     Supervisor(#[from] supervisor::Error),

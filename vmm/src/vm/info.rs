@@ -49,9 +49,9 @@ pub struct DeviceInfo {
     pub kind: String,
     /// Its PCI address.
     pub bdf: String,
-    /// `process` or `socket`.
+    /// `process`, `vmm` or `socket`.
     pub host: String,
-    /// The daemon's program, or the socket's path.
+    /// The daemon's program, the plugin's path, or the socket's.
     pub program: String,
     /// The daemon's process, if the VMM started it.
     pub pid: Option<i32>,
@@ -106,6 +106,7 @@ impl DeviceInfo {
             Host::Process { program, .. }
             | Host::Backed { program, .. }
             | Host::Foreign { program, .. } => ("process", program.clone()),
+            Host::Plugin { path, .. } => ("vmm", path.display().to_string()),
             Host::Socket { path } => ("socket", path.display().to_string()),
         };
         Self {

@@ -19,6 +19,8 @@ use crate::kvm::{self, IrqLine, KvmError, Platform, Routes, Vcpus, Vm};
 use crate::logs::Logs;
 use crate::memory::GuestRam;
 use crate::pci::{BarWindows, ConfigPorts, Ecam, KvmWiring, PciRoot};
+use crate::plugin::registers::Registers;
+use crate::plugin::settle::RegistersConfig;
 use crate::supervisor::{Grace, Supervisor};
 
 /// How long a vCPU may take to come out of the guest.
@@ -41,6 +43,7 @@ pub(super) struct Machine {
     pci: Arc<PciRoot>,
     pci_ports: Arc<ConfigPorts>,
     chipset: Chipset,
+    registers: Registers,
     devices: Devices,
     supervisor: Arc<Supervisor>,
     files: BootFiles,
@@ -53,6 +56,7 @@ impl Machine {
     /// `cancelled` says so.
     pub(super) fn assemble(
         config: &VmConfig,
+        registers: &[RegistersConfig],
         events: &Events,
         terminal: &Terminal,
         logs: &Logs,
@@ -88,6 +92,7 @@ impl Machine {
                 }
             })?;
         chipset.attach(&ports)?;
+        let registers = Registers::attach(registers, &ports, &mmio, ram.mmap(), |n| line(n))?;
 
         let bits = physical_bits(&cpuids);
         let (low, high) = layout::ram_ranges(config.memory.size);
@@ -133,6 +138,7 @@ impl Machine {
             pci,
             pci_ports,
             chipset,
+            registers,
             devices,
             supervisor,
             files,
@@ -190,6 +196,7 @@ impl Machine {
         self.pci.reset();
         self.pci_ports.reset();
         self.chipset.reset();
+        self.registers.reset();
         self.vm.reset_chips()?;
         let end = Instant::now() + RESET;
         while !self.pci.is_reset() {

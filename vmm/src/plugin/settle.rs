@@ -1,0 +1,139 @@
+//! Which of a VM's plugin devices are virtio devices, which are registers, and who hosts them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::inspect::{InspectedKind, inspect};
+use crate::config::{DeviceConfig, Host, PluginConfig, PluginHost, VirtioId, VmConfig};
+
+/// A plugin's device cannot be part of the VM.
+#[derive(Debug, thiserror::Error)]
+#[error("Device '{id}': {why}")]
+pub struct PluginsError {
+    /// The device.
+    pub id: String,
+    /// Why, as a sentence that goes on.
+    pub why: String,
+}
+
+/// The plugins of a VM, sorted out.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Virtio devices, in slot order with those of the VM that are no plugins.
+    pub devices: Vec<DeviceConfig>,
+    /// Registers.
+    pub registers: Vec<RegistersConfig>,
+}
+
+/// A device of registers, of a plugin.
+#[derive(Debug, Clone)]
+pub struct RegistersConfig {
+    /// Unique in the VM.
+    pub id: String,
+    /// The shared library.
+    pub path: PathBuf,
+    /// The device's name in the plugin.
+    pub device: String,
+    /// Its options, not checked.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Asks each plugin what it is.
+///
+/// # Errors
+/// One does not load, has no such device, or its device cannot be hosted as asked.
+pub fn settle(config: &VmConfig) -> Result<Settled, PluginsError> {
+    let mut settled = Settled {
+        devices: config.devices.clone(),
+        registers: Vec::new(),
+    };
+    for plugin in &config.plugins {
+        settled.add(plugin).map_err(|why| PluginsError {
+            id: plugin.id.clone(),
+            why,
+        })?;
+    }
+    settled.devices.sort_by_key(|device| device.slot);
+    Ok(settled)
+}
+
+impl Settled {
+    fn add(&mut self, plugin: &PluginConfig) -> Result<(), String> {
+        let inspected = inspect(&plugin.path)?;
+        let names = || {
+            let names: Vec<_> = inspected.devices.iter().map(|d| d.name.as_str()).collect();
+            names.join(", ")
+        };
+        let device = match &plugin.device {
+            Some(name) => inspected.devices.iter().find(|d| d.name == *name),
+            None => inspected
+                .devices
+                .first()
+                .filter(|_| inspected.devices.len() == 1),
+        };
+        let device = device.ok_or_else(|| match &plugin.device {
+            Some(name) => format!(
+                "{} has no device '{name}'; it has {}",
+                plugin.path.display(),
+                names()
+            ),
+            None => format!(
+                "{} has several devices; say which, by device=NAME: {}",
+                plugin.path.display(),
+                names()
+            ),
+        })?;
+        match (device.kind, plugin.host) {
+            (InspectedKind::Registers, Some(PluginHost::Process)) => Err(format!(
+                "'{}' is a device of registers: the guest's vCPU waits for each access, which vhost-user cannot \
+                 carry to another process; write host=vmm",
+                device.name
+            )),
+            (InspectedKind::Registers, _) => {
+                self.registers.push(RegistersConfig {
+                    id: plugin.id.clone(),
+                    path: plugin.path.clone(),
+                    device: device.name.clone(),
+                    options: plugin.options.clone(),
+                });
+                Ok(())
+            }
+            (InspectedKind::Virtio(id), host) => {
+                let virtio_id: VirtioId = id.to_string().parse()?;
+                self.devices.push(DeviceConfig {
+                    id: plugin.id.clone(),
+                    virtio_id,
+                    slot: plugin.slot,
+                    host: virtio_host(plugin, &device.name, host.unwrap_or_default()),
+                    queues: plugin.queues,
+                    queue_size: None,
+                    on_exit: plugin.on_exit,
+                });
+                Ok(())
+            }
+        }
+    }
+}
+
+fn virtio_host(plugin: &PluginConfig, device: &str, host: PluginHost) -> Host {
+    match host {
+        PluginHost::Vmm => Host::Plugin {
+            path: plugin.path.clone(),
+            device: device.to_owned(),
+            options: plugin.options.clone(),
+        },
+        PluginHost::Process => {
+            let twice = |text: &str| text.replace(',', ",,");
+            let mut value = twice(&plugin.path.display().to_string());
+            value.push_str(",device=");
+            value.push_str(device);
+            for (key, text) in &plugin.options {
+                value.extend([",", key, "=", &twice(text)]);
+            }
+            Host::Process {
+                program: "outboard-plugin-host".into(),
+                args: vec!["--plugin".into(), value],
+            }
+        }
+    }
+}
