@@ -38,6 +38,8 @@ pub fn run(line: &str) {
             "reset" => check(job, reset(requests)),
             "needs-reset" => check(job, needs_reset()),
             "stuck" => check(job, stuck()),
+            "broken" => check(job, broken()),
+            "leave" => check(job, leave()),
             "hostile" => check(job, hostile(number(line, "seed", 1))),
             "plug" => check(job, plug(number(line, "cycles", 1))),
             "storm" => storm(number(line, "seed", 1)),
@@ -178,6 +180,24 @@ fn needs_reset() -> Result<(), &'static str> {
         }
     }
     Err("the device never asked for a reset")
+}
+
+/// Gives a request to a device that fails of it: it asks for a reset, and takes it.
+fn broken() -> Result<(), &'static str> {
+    let mut disk = Disk::open(DISK_SLOT, 0, 0x50, 1)?;
+    disk.leave_under_way();
+    for _ in 0..10_000_000_u64 {
+        if disk.device.needs_reset() {
+            return disk.device.reset();
+        }
+    }
+    Err("the device never asked for a reset")
+}
+
+/// Gives a request to a device and goes its way.
+fn leave() -> Result<(), &'static str> {
+    Disk::open(DISK_SLOT, 0, 0x50, 1)?.leave_under_way();
+    Ok(())
 }
 
 /// Does `requests` one at a time between two bytes of ttyS0, and touches nothing else: whoever

@@ -148,7 +148,8 @@ impl Guest {
     pub fn daemons(&self, program: &str) -> Vec<i32> {
         children(self.pid())
             .into_iter()
-            .filter(|pid| name(*pid).starts_with(program))
+            // The kernel keeps 15 bytes of it.
+            .filter(|pid| name(*pid).starts_with(program.get(..15).unwrap_or(program)))
             .collect()
     }
 

@@ -5,6 +5,7 @@ pub mod guest;
 pub mod kernel;
 pub mod kvm_stats;
 pub mod listening;
+pub mod plugins;
 pub mod screen;
 pub mod tap;
 pub mod traces;

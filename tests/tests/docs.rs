@@ -14,6 +14,7 @@ fn the_cli_reference_is_what_the_programs_print() {
         "outboard-block",
         "outboard-net",
         "outboard-console",
+        "outboard-plugin-host",
     ]
     .map(daemon);
     let output = Command::new(tests.join("cli-reference"))
