@@ -329,6 +329,7 @@ fuzz_target!(|life: Life| {
             slot: 4,
             host: Host::Socket { path: path.clone() },
             queues: None,
+            queue_size: None,
             on_exit: OnExit::Degrade,
         },
         terminal: false,

@@ -15,6 +15,7 @@ use outboard_fuzz::{Buffer, Guest};
 use outboard_net::cable::Cable;
 use outboard_net::card::Card;
 use outboard_net::control::ControlWorker;
+use outboard_net::filter::Filter;
 use outboard_net::link::Link;
 use outboard_net::pairs::Pairs;
 use outboard_net::stream::Stream;
@@ -64,7 +65,7 @@ fn pairs() -> (Pairs, Arc<Link>, UnixStream) {
 }
 
 /// Nothing but a control queue.
-struct Control(Arc<Pairs>);
+struct Control(Arc<Pairs>, Arc<Link>);
 
 impl Device for Control {
     fn device_id(&self) -> u32 {
@@ -87,15 +88,17 @@ impl Device for Control {
     fn start(&mut self, _: usize) -> Result<Worker, DeviceError> {
         Ok(Worker::queues(ControlWorker::new(
             Arc::clone(&self.0),
-            true,
+            Arc::new(Filter::default()),
+            Arc::clone(&self.1),
+            u64::MAX,
         )))
     }
 }
 
 fn control(commands: &[(Vec<u8>, u8)]) {
-    let (pairs, _link, _peer) = pairs();
+    let (pairs, link, _peer) = pairs();
     let pairs = Arc::new(pairs);
-    let mut guest = Guest::new(Control(Arc::clone(&pairs)), 1);
+    let mut guest = Guest::new(Control(Arc::clone(&pairs), link), 1);
     for (command, room) in commands.iter().take(50) {
         let (room, cut) = (usize::from(room % 4), command.len() / 2);
         let parts = [
