@@ -29,6 +29,8 @@
  * - A host calls nothing before it has checked magic, major version and size. It never unloads a
  *   plugin: its threads, statics and code stay until the process ends.
  */
+
+
 #ifndef OUTBOARD_PLUGIN_H
 #define OUTBOARD_PLUGIN_H
 

@@ -21,8 +21,8 @@ Example:
   outboard-plugin-host --plugin ./libramdisk.so,size=64M --socket /tmp/ramdisk.sock"
 )]
 struct Cli {
-    /// The plugin, and its device's options: FILE[,device=NAME][,option=value]...; a comma in a value is
-    /// written twice
+    /// The plugin; after commas, device=NAME where it has several, and the device's options,
+    /// option=value; a comma in a value is written twice
     #[arg(long, value_name = "FILE[,KEYS]")]
     plugin: String,
     #[command(flatten)]

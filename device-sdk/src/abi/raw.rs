@@ -3,6 +3,7 @@
 //! `include/outboard_plugin.h` is made from this file and says the same to C. The rules that hold
 //! for all of it are at the header's beginning, in `header.txt`.
 #![allow(missing_docs)] // Said of the types: each field that needs words has them.
+#![allow(rustdoc::broken_intra_doc_links)] // [control], [queue] and so on are thread tags.
 
 use std::ffi::{c_char, c_int, c_void};
 

@@ -2,7 +2,7 @@
 //! against this SDK.
 //!
 //! A device is offered by what it needs to be made: [`FromOptions`]. That is all a plugin adds to a
-//! [`Device`](crate::Device); [`daemon::main`](crate::daemon::main) makes a stand-alone daemon of the
+//! [`Device`](crate::Device); [`daemon::main`](crate::daemon::main()) makes a stand-alone daemon of the
 //! same. Registers are offered as a [`BoardDevice`].
 //!
 //! Each entry catches panics: the device fails, the host goes on. That is why a plugin built with

@@ -93,7 +93,7 @@ pub(super) fn fail(services: &OutboardServices, reason: &str) {
 }
 
 /// # Safety
-/// A device of `create::<D>`, not destroyed, and no other [control] call on it is in progress.
+/// A device of `create::<D>`, not destroyed, and no other control call on it is in progress.
 unsafe fn exported<'a, D>(device: *mut c_void) -> &'a mut Exported<D> {
     // SAFETY: the contract.
     unsafe { &mut *device.cast() }

@@ -358,7 +358,7 @@ impl DeviceType {
 struct Instance {
     device: *mut c_void,
     destroy: Destroy,
-    /// Held during [control] and [device] calls.
+    /// Held during calls tagged control and device.
     turn: Mutex<()>,
 }
 
