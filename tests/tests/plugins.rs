@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use outboard::plugin::serve::{Spec, serve};
 use outboard_device::driver::{Daemon, Driver, Options, QueueOptions, Segment};
 use outboard_tests::daemons::daemon;
@@ -290,6 +292,26 @@ fn a_crash_costs_the_process_it_happens_in() {
         .unwrap();
     queue.flush().unwrap();
     assert!(host.wait(LATE).is_some(), "{}", host.words());
+}
+
+/// Threads that a plugin starts, and the host's own for it, leave signals to the daemon.
+#[test]
+fn the_host_of_a_plugin_ends_well_when_asked_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = plugins::c("cc", FAULTY, dir.path(), &[]);
+    let (plugin, socket) = (
+        format!("{},device=faulty", faulty.display()),
+        dir.path().join("socket"),
+    );
+    let arguments = ["--plugin", &plugin, "--socket", socket.to_str().unwrap()];
+    let mut host = Daemon::listen(&daemon("outboard-plugin-host"), arguments).unwrap();
+    let end = Instant::now() + LATE;
+    while !socket.exists() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill(Pid::from_raw(host.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let status = host.wait(LATE).unwrap();
+    assert!(status.success() && !socket.exists(), "{status}");
 }
 
 #[test]

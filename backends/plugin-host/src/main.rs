@@ -34,6 +34,10 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     daemon::init_logging(&cli.log);
+    // Before the plugin, which may start threads.
+    if let Err(error) = daemon::hold_signals() {
+        return daemon::exit(Err(error));
+    }
     match make(&cli.plugin) {
         Ok((device, reach)) => daemon::exit(daemon::serve_with(&cli.endpoint, device, reach)),
         Err(why) => {

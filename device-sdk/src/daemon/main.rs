@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, Args, Command, FromArgMatches};
 
-use super::{Endpoint, LogArgs, exit, init_logging, report, serve};
+use super::{Endpoint, LogArgs, exit, hold_signals, init_logging, report, serve};
 use crate::abi::export::{FromOptions, OptionSpec, Options};
 use crate::abi::options;
 use crate::device::{Device, DeviceError};
@@ -52,6 +52,9 @@ pub fn main<D: Device + FromOptions>() -> ExitCode {
             Some((option.name.clone(), value.clone()))
         })
         .collect();
+    if let Err(error) = hold_signals() {
+        return exit(Err(error));
+    }
     let made = options::check(&schema, &given)
         .map_err(DeviceError::other)
         .and_then(|values| D::from_options(&Options::new(D::OPTIONS, &values)));

@@ -128,6 +128,16 @@ pub fn init_logging(args: &LogArgs) {
     }
 }
 
+/// Keeps the signals that [`serve`] obeys for it: for a daemon whose device starts threads as it is made.
+/// Call it from `main`, before that.
+pub fn hold_signals() -> Result<(), ServeError> {
+    let held = Signals::block().map(drop);
+    held.map_err(|source| ServeError::Setup {
+        what: "block signals",
+        source,
+    })
+}
+
 /// Serves the device until its frontend is gone (`--fd`), or until SIGTERM or SIGINT. Blocks;
 /// call it from `main`, before any other thread is started, so that all threads leave those
 /// signals to this one. Returns `Ok` after a signal or the end of the inherited stream: the
