@@ -23,6 +23,10 @@ test-long: ## Hours of fuzzing, hostile guests and repeated conformance (MINUTES
 lint: ## Formatting, clippy, documentation, dependencies
 	tests/lint
 
+bench: ## What docs/bench.md shows, measured on this machine; a page with plots
+	$(CARGO) build --release --locked -p outboard -p outboard-bench -p outboard-block
+	tests/bench/bench.sh
+
 docs: build ## docs/cli.md, from what the programs say of themselves
 	tests/cli-reference $(TARGET)/release >docs/cli.md
 
@@ -35,4 +39,4 @@ install: build ## Into PREFIX (/usr/local): bin/outboard, libexec/outboard/
 		install -Dm755 $(TARGET)/release/$$daemon $(DESTDIR)$(PREFIX)/libexec/outboard/$$daemon || exit 1; \
 	done
 
-.PHONY: help build demo test test-long lint docs header install
+.PHONY: help build demo test test-long bench lint docs header install

@@ -36,6 +36,8 @@ pub enum Target {
 pub struct Places {
     /// `{file}`: the image.
     pub file: Option<PathBuf>,
+    /// `{tap}`: the tap's name.
+    pub tap: Option<String>,
     /// `{queues}`: how many the case wants.
     pub queues: u16,
 }
@@ -174,10 +176,14 @@ impl Places {
         if line.contains("{file}") && self.file.is_none() {
             return Err(unfit("wants a file: give one with --file"));
         }
+        if line.contains("{tap}") && self.tap.is_none() {
+            return Err(unfit("wants a tap: name one with --tap"));
+        }
         let file = self.file.as_deref().unwrap_or(Path::new(""));
         let filled = |word: String| {
             word.replace("{socket}", &socket.to_string_lossy())
                 .replace("{file}", &file.to_string_lossy())
+                .replace("{tap}", self.tap.as_deref().unwrap_or_default())
                 .replace("{queues}", &self.queues.to_string())
         };
         Ok(words.into_iter().map(filled).collect())
@@ -203,6 +209,7 @@ mod tests {
     fn words_in_braces_are_filled_in() {
         let places = Places {
             file: Some("/tmp/a b".into()),
+            tap: None,
             queues: 3,
         };
         let line = "daemon --path={file} 'num={queues},path={socket}'";

@@ -35,6 +35,8 @@ pub enum Op {
     Mixed,
     /// What was written is to last.
     Flush,
+    /// Frames sent that come back: a round trip.
+    Echo,
 }
 
 /// In which order a block device's addresses come.
@@ -137,7 +139,8 @@ fn name(value: &impl ValueEnum) -> String {
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Sweep {
-    /// What is asked of the device: console and rng know one way only [default: read]
+    /// What is asked of the device [default: read; write for net, which knows write, read and echo.
+    /// console and rng know one way only]
     #[arg(long, value_delimiter = ',', value_name = "OP")]
     pub op: Vec<Op>,
     /// Order of a block device's addresses [default: random]
@@ -189,7 +192,8 @@ impl Sweep {
     pub fn cases(&self, path: Path) -> Vec<Case> {
         let ops = match path {
             Path::Null | Path::Rng => vec![Op::Read],
-            Path::Net | Path::Console => vec![Op::Write],
+            Path::Console => vec![Op::Write],
+            Path::Net => or(&self.op, &[Op::Write]),
             Path::Block => or(&self.op, &[Op::Read]),
         };
         let usual_size = match path {

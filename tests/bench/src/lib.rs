@@ -31,5 +31,6 @@ pub mod stats;
 pub mod summary;
 pub mod table;
 pub mod verify;
+pub mod wire;
 
 pub use error::{Error, Result};

@@ -12,15 +12,16 @@ use vhost::vhost_user::VhostUserProtocolFeatures;
 use crate::affinity::Affinity;
 use crate::backend::{Backend, Places, Target};
 use crate::bytes::Bytes;
-use crate::case::{Case, Path, Switch, Wait};
+use crate::case::{Case, Op, Path, Switch, Wait};
 use crate::clock::MachineTime;
 use crate::drive::{self, Lane, Measured, Plan};
 use crate::error::{Error, Result};
 use crate::figures::Figures;
-use crate::load::{Area, Block, Load, Plain};
+use crate::load::{Area, Block, Frames, Load, Plain, frame};
 use crate::machine::Noise;
 use crate::record::Record;
 use crate::verify::{Verdict, Verifier};
+use crate::wire::{Peer, Tap};
 
 /// How long, and where.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Subject {
     pub target: Target,
     /// The image its command names.
     pub file: Option<std::path::PathBuf>,
+    /// The tap its command names, made for each run.
+    pub tap: Option<String>,
 }
 
 /// Entries of a ring that has room for every request, and as many as guests use.
@@ -57,9 +60,13 @@ pub fn run(
 ) -> Result<Record> {
     let places = Places {
         file: subject.file.clone(),
+        tap: subject.tap.clone(),
         queues: case.queues,
     };
+    fits(case)?;
     conditions.affinity.driver.hold_this_thread()?;
+    // Gone only after the backend.
+    let tap = subject.tap.as_deref().map(Tap::up).transpose()?;
     let mut backend = Backend::start(&subject.target, &places)?;
     let mut driver = negotiate(&mut backend, case)?;
     let before = MachineTime::now();
@@ -67,6 +74,20 @@ pub fn run(
         Path::Null | Path::Block => {
             let area = Area::of(&mut driver, case.size)?;
             let load = |driver: &mut Driver, queue| Block::new(driver, case, area, queue);
+            measure(&mut driver, case, conditions, &backend, stop, load)
+        }
+        Path::Net if Frames::does(case.op) => {
+            let _peer = peer(tap.as_ref(), case, conditions)?;
+            let load = |driver: &mut Driver, n: u16| {
+                let transmit = match case.op {
+                    Op::Echo => {
+                        driver.start_queue(2 * n + 1, &queue_options(case))?;
+                        Some(driver.take_queue(2 * n + 1)?)
+                    }
+                    _ => None,
+                };
+                Frames::new(driver, case, transmit)
+            };
             measure(&mut driver, case, conditions, &backend, stop, load)
         }
         Path::Net | Path::Console | Path::Rng => {
@@ -81,7 +102,11 @@ pub fn run(
         / conditions.time.as_secs_f64().max(1e-9);
     let ours = (counts.driver + counts.backend.unwrap_or_default()).mul_f64(share);
     let noise = Noise::of(elapsed, ours);
-    let figures = Figures::new(counts, &measured.latencies);
+    let mut figures = Figures::new(counts, &measured.latencies);
+    if (case.path, case.op) == (Path::Net, Op::Read) {
+        // How long a buffer waits for a frame is nobody's latency.
+        figures.latency = None;
+    }
     Ok(Record::new(
         &subject.name,
         backend.command(),
@@ -103,6 +128,7 @@ pub fn verify(
 ) -> Result<Verdict> {
     let places = Places {
         file: subject.file.clone(),
+        tap: None,
         queues: 1,
     };
     conditions.affinity.driver.hold_this_thread()?;
@@ -117,6 +143,36 @@ pub fn verify(
     let (queue, verdict) = blame(&backend, verifier.run(conditions.time))?;
     driver.put_queue(queue);
     Ok(verdict)
+}
+
+/// What no backend can be asked.
+fn fits(case: &Case) -> Result<()> {
+    let known = match case.path {
+        Path::Net => matches!(case.op, Op::Write | Op::Read | Op::Echo),
+        _ => case.op != Op::Echo,
+    };
+    if !known {
+        return Err(Error::Unfit(format!("there is no such request: {case}")));
+    }
+    if case.path == Path::Net && !(60..=65_521).contains(&case.size.0) {
+        return Err(Error::Unfit(format!(
+            "a frame has 60 to 65521 bytes, and not {}",
+            case.size
+        )));
+    }
+    Ok(())
+}
+
+/// Whoever is at the tap's other end.
+fn peer(tap: Option<&Tap>, case: &Case, conditions: &Conditions) -> Result<Peer> {
+    let tap = tap.ok_or_else(|| {
+        Error::Unfit("frames come in only from a tap: name one with --tap".into())
+    })?;
+    let cpus = &conditions.affinity.backend;
+    match case.op {
+        Op::Echo => Peer::echo(tap, cpus),
+        _ => Peer::flood(tap, cpus, frame(case.size.0 as usize, 0)),
+    }
 }
 
 /// Connects and agrees on what the case wants.
@@ -158,14 +214,15 @@ fn negotiate(backend: &mut Backend, case: &Case) -> Result<Driver> {
 fn memory(case: &Case) -> u64 {
     let Bytes(size) = case.size;
     // Header, status and header of a frame, each on lines of its own.
-    let each = size.next_multiple_of(4096) + 4096;
+    let each = 2 * (size.next_multiple_of(4096) + 4096);
     let queue = each * u64::from(case.depth) + (4 << 20);
     (queue * u64::from(case.queues)).next_multiple_of(2 << 20)
 }
 
 /// Which queue of the device lane `n` drives.
-fn queue_index(path: Path, n: u16) -> u16 {
-    match path {
+fn queue_index(case: &Case, n: u16) -> u16 {
+    match case.path {
+        Path::Net if Frames::does(case.op) => 2 * n,
         // The transmit queue of each pair; a console's port 0 only has one.
         Path::Net | Path::Console => 2 * n + 1,
         Path::Null | Path::Block | Path::Rng => n,
@@ -181,7 +238,7 @@ fn measure<L: Load>(
     load: impl Fn(&mut Driver, u16) -> Result<L>,
 ) -> Result<Measured> {
     let queues = driver.negotiated().queues.max(1);
-    let last = queue_index(case.path, case.queues - 1);
+    let last = queue_index(case, case.queues - 1);
     if last >= queues {
         return Err(Error::Unfit(format!(
             "the case wants {} queues, the device has {queues} in all",
@@ -192,7 +249,7 @@ fn measure<L: Load>(
     let mut lanes = Vec::new();
     for n in 0..case.queues {
         let load = load(driver, n)?;
-        let index = queue_index(case.path, n);
+        let index = queue_index(case, n);
         driver.start_queue(index, &options)?;
         lanes.push(Lane::new(driver.take_queue(index)?, load, case.depth));
     }

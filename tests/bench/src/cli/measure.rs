@@ -59,6 +59,10 @@ struct TargetArgs {
     /// says, and {queues} how many the case wants. A program beside this one is found first
     #[arg(long, value_name = "COMMAND")]
     spawn: Option<String>,
+    /// Make this tap for each case, and play the host at its other end: frames to read come from there,
+    /// and --op echo sends them back. {tap} is its name
+    #[arg(long, value_name = "NAME")]
+    tap: Option<String>,
     /// The image; made and filled where there is none
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
@@ -150,6 +154,7 @@ impl TargetArgs {
             name: name.map_or_else(|| program.unwrap_or_default(), str::to_owned),
             target,
             file: self.file.clone(),
+            tap: self.tap.clone(),
         })
     }
 }

@@ -39,7 +39,7 @@ enum Verb {
     Null(measure::Args),
     /// A block device. It is written to where --op says so, and by --verify.
     Block(measure::BlockArgs),
-    /// A network card: frames sent.
+    /// A network card: frames sent, received, or sent and received again.
     Net(measure::Args),
     /// A console: bytes printed on port 0.
     Console(measure::Args),

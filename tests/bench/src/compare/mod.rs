@@ -64,6 +64,7 @@ impl Description {
             name: self.name.clone(),
             target,
             file: file.map(FilePath::to_owned),
+            tap: None,
         })
     }
 }

@@ -112,7 +112,7 @@ impl Block {
             Op::Read => Kind::In,
             Op::Flush => Kind::Flush,
             Op::Mixed if self.random.u8(..10) < 7 => Kind::In,
-            Op::Mixed | Op::Write => Kind::Out,
+            Op::Mixed | Op::Write | Op::Echo => Kind::Out,
         }
     }
 }

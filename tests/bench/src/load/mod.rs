@@ -1,11 +1,13 @@
 //! The requests of each device class.
 
 mod block;
+mod frames;
 mod plain;
 
 use outboard_device::driver::{DriverError, Queue};
 
 pub use block::{Area, Block};
+pub use frames::{Frames, frame};
 pub use plain::Plain;
 
 /// The requests of one queue, one in each of a number of slots.

@@ -4,6 +4,7 @@ use outboard_device::driver::net::{HEADER_LEN, Header};
 use outboard_device::driver::{Driver, DriverError, Queue, Segment, Window};
 
 use super::Load;
+use super::frame;
 use crate::case::{Case, Path};
 use crate::error::Result;
 
@@ -18,9 +19,6 @@ pub struct Plain {
     overhead: u64,
     writable: bool,
 }
-
-/// Frames of the bench's: to everybody, of a type for experiments (IEEE 802, 88b5).
-const FRAME: [u8; 14] = *b"\xff\xff\xff\xff\xff\xff\x02\x0b\x0e\x0c\x00\x01\x88\xb5";
 
 impl Plain {
     /// Buffers for every slot of a queue.
@@ -38,7 +36,7 @@ impl Plain {
             match case.path {
                 Path::Net => {
                     buffer.write(0, &Header::default().to_bytes());
-                    buffer.write(HEADER_LEN, FRAME.get(..len - HEADER_LEN).unwrap_or(&FRAME));
+                    buffer.write(HEADER_LEN, &frame(len - HEADER_LEN, slot as u16));
                 }
                 _ => buffer.fill(b'.'),
             }

@@ -1,0 +1,40 @@
+#!/bin/sh
+# What docs/bench.md shows, measured here: results and a page with plots in target/bench/.
+#
+#   FILE     the image (default: /dev/shm/outboard-bench.img, removed in the end)
+#   ROUNDS   repetitions by turns (default: 7)
+#   PUBLISH  1: put the results into docs/bench/ and make the tables of the documents anew
+set -eu
+ROOT=$(cd "$(dirname "$0")/../.." && pwd)
+. "$ROOT/tests/rigs/lib.sh"
+cd "$ROOT"
+need_tools fio qemu-storage-daemon
+BENCH=$TARGET/release/outboard-bench
+SUBJECTS=tests/bench/subjects
+OUT=$TARGET/bench
+FILE=${FILE:-/dev/shm/outboard-bench.img}
+mkdir -p "$OUT"
+rm -f "$OUT"/*.jsonl
+[ -e "$FILE" ] || trap 'rm -f "$FILE"' EXIT
+trap 'exit 130' INT TERM
+
+# compare NAME SUBJECT... OPTION...: by turns, into NAME.jsonl.
+compare() {
+    name=$1
+    shift
+    say "== $name"
+    "$BENCH" compare --rounds "${ROUNDS:-7}" --seconds 1 --warmup 0.3 --json "$OUT/$name.jsonl" "$@"
+}
+
+compare ring $SUBJECTS/null.toml $SUBJECTS/qsd-null.toml
+compare block $SUBJECTS/block.toml $SUBJECTS/qsd.toml --file "$FILE"
+compare block-sleeping $SUBJECTS/block.toml $SUBJECTS/qsd.toml --file "$FILE" --wait sleep --depth 1,32
+"$BENCH" report -o "$OUT/report.html" "$OUT"/ring.jsonl "$OUT"/block.jsonl "$OUT"/block-sleeping.jsonl
+"$BENCH" primitives
+say "A page with plots: $OUT/report.html"
+
+if [ "${PUBLISH:-}" = 1 ]; then
+    mkdir -p docs/bench
+    cp "$OUT"/*.jsonl docs/bench/
+    "$BENCH" docs docs/bench.md README.md
+fi

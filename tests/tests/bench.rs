@@ -1,0 +1,85 @@
+//! `outboard-bench` with everything around it: our daemons, a tap, the bare-metal guest.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::process::Command;
+
+use outboard_tests::daemons::daemon;
+use outboard_tests::guest::has_kvm;
+use outboard_tests::tap::Tap;
+
+/// What it prints about one request at a time and eight of them, a twentieth of a second each.
+fn measured(arguments: &str, spawn: &str) -> String {
+    daemon(spawn.split(' ').next().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(daemon("outboard-bench"))
+        .args(arguments.split(' '))
+        .args(["--depth", "1,8", "--seconds", "0.05", "--warmup", "0.02"])
+        .args(["--wait", "sleep", "--spawn", spawn])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments}: {words}{errors}");
+    words.into_owned()
+}
+
+#[test]
+fn a_disk_is_measured_and_verified() {
+    let spawn = "outboard-block --socket {socket} --path {file} --queues {queues}";
+    let words = measured("block --file disk.img --file-size 4M --op read,write,mixed,flush", spawn);
+    for case in ["read random 4k, depth 1", "mixed random 4k, depth 8", "flush, depth 8"] {
+        assert!(words.contains(case), "{words}");
+    }
+    let words = measured("block --file disk.img --file-size 4M --verify", spawn);
+    assert_eq!(words.matches(" 0 faults").count(), 2, "{words}");
+}
+
+#[test]
+fn a_console_is_measured() {
+    let words = measured("console", "outboard-console --socket {socket} --off");
+    assert!(words.contains("console write 4k, depth 8"), "{words}");
+}
+
+#[test]
+fn a_card_is_measured_each_way_and_back() {
+    if Tap::up("obenchprobe").is_none() {
+        return;
+    }
+    let spawn = "outboard-net --socket {socket} --tap {tap}";
+    let words = measured("net --tap obench0 --size 64,1500 --op write,read,echo", spawn);
+    for case in ["net write 64", "net read 1500", "net echo 1500"] {
+        assert!(words.contains(&format!("{case}, depth 8")), "{words}");
+    }
+}
+
+#[test]
+fn exits_kicks_and_interrupts_have_a_price() {
+    if !has_kvm() {
+        return;
+    }
+    daemon("outboard");
+    let output = Command::new(daemon("outboard-bench"))
+        .args(["primitives", "--seconds", "0.05", "--warmup", "0"])
+        .args(["--requests", "20"])
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}{errors}");
+    for primitive in [
+        "eventfd round trip",
+        "memory copy 4k",
+        "guest: exit by a port written",
+        "guest: exit by a register read",
+        "guest: kick by ioeventfd",
+        "guest: request, halted until its interrupt",
+    ] {
+        let line = words.lines().find(|line| line.starts_with(primitive));
+        let figures = line.and_then(|line| line[primitive.len()..].split_whitespace().next());
+        assert!(
+            figures.is_some_and(|micros| micros != "0"),
+            "{primitive}: {words}"
+        );
+    }
+}
