@@ -3,6 +3,7 @@
 #
 #   FILE     the image (default: /dev/shm/outboard-bench.img, removed in the end)
 #   ROUNDS   repetitions by turns (default: 7)
+#   SECONDS_EACH  time measured in each turn (default: 1)
 #   PUBLISH  1: put the results into docs/bench/ and make the tables of the documents anew
 set -eu
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
@@ -23,7 +24,7 @@ compare() {
     name=$1
     shift
     say "== $name"
-    "$BENCH" compare --rounds "${ROUNDS:-7}" --seconds 1 --warmup 0.3 --json "$OUT/$name.jsonl" "$@"
+    "$BENCH" compare --rounds "${ROUNDS:-7}" --seconds "${SECONDS_EACH:-1}" --warmup 0.2 --json "$OUT/$name.jsonl" "$@"
 }
 
 compare ring $SUBJECTS/null.toml $SUBJECTS/qsd-null.toml

@@ -27,8 +27,15 @@ fn measured(arguments: &str, spawn: &str) -> String {
 #[test]
 fn a_disk_is_measured_and_verified() {
     let spawn = "outboard-block --socket {socket} --path {file} --queues {queues}";
-    let words = measured("block --file disk.img --file-size 4M --op read,write,mixed,flush", spawn);
-    for case in ["read random 4k, depth 1", "mixed random 4k, depth 8", "flush, depth 8"] {
+    let words = measured(
+        "block --file disk.img --file-size 4M --op read,write,mixed,flush",
+        spawn,
+    );
+    for case in [
+        "read random 4k, depth 1",
+        "mixed random 4k, depth 8",
+        "flush, depth 8",
+    ] {
         assert!(words.contains(case), "{words}");
     }
     let words = measured("block --file disk.img --file-size 4M --verify", spawn);
@@ -47,7 +54,10 @@ fn a_card_is_measured_each_way_and_back() {
         return;
     }
     let spawn = "outboard-net --socket {socket} --tap {tap}";
-    let words = measured("net --tap obench0 --size 64,1500 --op write,read,echo", spawn);
+    let words = measured(
+        "net --tap obench0 --size 64,1500 --op write,read,echo",
+        spawn,
+    );
     for case in ["net write 64", "net read 1500", "net echo 1500"] {
         assert!(words.contains(&format!("{case}, depth 8")), "{words}");
     }

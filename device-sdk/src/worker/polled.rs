@@ -52,7 +52,7 @@ fn attend(
     seat: &mut Seat,
     waiter: &mut Waiter,
 ) -> Result<(), DeviceError> {
-    let mut spin = Spin::new();
+    let mut spin = Spin::default();
     let mut ready = Ready::ALL;
     let mut calls = 0u32;
     while !heed(seat, waiter, &mut ready) {
@@ -125,6 +125,7 @@ fn poll(
     while start.elapsed() < budget {
         *ready = look(&mut seat.queues);
         if !ready.is_empty() || worker.poll(&mut seat.queues)? == Progress::Worked {
+            spin.paid();
             return Ok(true);
         }
         rounds = rounds.wrapping_add(1);

@@ -15,18 +15,12 @@ use crate::error::{Error, Result};
 pub struct Cpus(Vec<usize>);
 
 impl Cpus {
-    /// Every CPU there is, to undo what held a thread.
-    pub fn all() -> Self {
-        let cpus = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-        cpus.trim().replace(',', "+").parse().unwrap_or_default()
-    }
-
     /// Keeps the calling thread on them.
     pub fn hold_this_thread(&self) -> Result<()> {
         self.hold(Pid::from_raw(0))
     }
 
-    /// Keeps all threads of a process on them, and those they start.
+    /// Keeps all threads of a process on them, and those they start. Any: where they are.
     pub fn hold_process(&self, pid: u32) -> Result<()> {
         if self.0.is_empty() {
             return Ok(());
@@ -47,11 +41,15 @@ impl Cpus {
     }
 
     fn hold(&self, thread: Pid) -> Result<()> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
         let mut set = CpuSet::new();
-        for &cpu in &self.0 {
+        let any: Vec<usize>;
+        let cpus = if self.0.is_empty() {
+            any = (0..CpuSet::count()).collect();
+            &any
+        } else {
+            &self.0
+        };
+        for &cpu in cpus {
             set.set(cpu).map_err(Error::errno("name that many CPUs"))?;
         }
         sched_setaffinity(thread, &set).map_err(Error::errno(

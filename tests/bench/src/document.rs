@@ -7,6 +7,18 @@ use crate::record;
 use crate::summary;
 
 const BEGIN: &str = "<!-- outboard-bench: ";
+/// Before the results' path, for a table of few columns.
+const BRIEF: &str = "brief ";
+/// What those leave out.
+const DETAILS: [&str; 7] = [
+    "rounds",
+    "MB/s",
+    "mean us",
+    "driver us",
+    "kicks",
+    "calls",
+    "noise",
+];
 const END: &str = "<!-- outboard-bench end -->";
 
 /// The text of the document `file` with its tables made anew.
@@ -25,8 +37,14 @@ pub fn refresh(file: &Path, text: &str) -> Result<String> {
         let (_, after) = after
             .split_once(END)
             .ok_or_else(|| wrong("a table has no end"))?;
-        let records = record::read(&folder.join(results))?;
-        let table = summary::table(&summary::rows(&records)).markdown();
+        let path = results.strip_prefix(BRIEF).unwrap_or(results);
+        let table = summary::table(&summary::rows(&record::read(&folder.join(path))?));
+        let table = if path == results {
+            table
+        } else {
+            table.without(&DETAILS)
+        };
+        let table = table.markdown();
         for part in [before, BEGIN, results, " -->\n", &table, END] {
             fresh += part;
         }
@@ -52,6 +70,12 @@ mod tests {
         assert!(fresh.starts_with("One\n") && fresh.ends_with(&format!("{END}\nTwo\n")));
         assert!(fresh.contains("| ours "), "{fresh}");
         assert_eq!(refresh(&file, &fresh).unwrap(), fresh);
+        assert!(fresh.contains("| noise |"));
+        let brief = refresh(&file, &text.replace("a.jsonl", "brief a.jsonl")).unwrap();
+        assert!(
+            brief.contains("| ours ") && !brief.contains("noise"),
+            "{brief}"
+        );
         log.write(&record("ours", 2, 3000.0)).unwrap();
         assert_ne!(refresh(&file, &fresh).unwrap(), fresh);
         assert!(refresh(&file, &format!("{BEGIN}b.jsonl -->\n{END}")).is_err());

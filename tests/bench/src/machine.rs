@@ -18,6 +18,15 @@ pub struct Machine {
     pub kernel: String,
 }
 
+/// CPUs online: not only those that this thread is held on.
+fn online() -> usize {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let cpus = stat
+        .lines()
+        .filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
+    cpus.count().max(1)
+}
+
 impl Machine {
     /// This one.
     pub fn here() -> Self {
@@ -29,7 +38,7 @@ impl Machine {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             cpu: cpu.to_owned(),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus: online(),
             kernel: kernel.trim().to_owned(),
         }
     }

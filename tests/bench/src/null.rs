@@ -17,8 +17,8 @@ const CONFIG_LEN: usize = 60;
 const OK: u8 = 0;
 const UNSUPPORTED: u8 = 2;
 
-/// Requests taken at a time.
-const BATCH: usize = 64;
+/// Requests taken at a time: few enough that the driver has some to take back while others are served.
+const BATCH: usize = 16;
 
 /// A block device without blocks.
 #[derive(Debug)]

@@ -64,10 +64,9 @@ pub fn run(
         queues: case.queues,
     };
     fits(case)?;
-    conditions.affinity.driver.hold_this_thread()?;
     // Gone only after the backend.
     let tap = subject.tap.as_deref().map(Tap::up).transpose()?;
-    let mut backend = Backend::start(&subject.target, &places)?;
+    let mut backend = start(subject, &places, conditions)?;
     let mut driver = negotiate(&mut backend, case)?;
     let before = MachineTime::now();
     let measured = match case.path {
@@ -131,8 +130,7 @@ pub fn verify(
         tap: None,
         queues: 1,
     };
-    conditions.affinity.driver.hold_this_thread()?;
-    let mut backend = Backend::start(&subject.target, &places)?;
+    let mut backend = start(subject, &places, conditions)?;
     let mut driver = negotiate(&mut backend, case)?;
     let mut area = Area::of(&mut driver, case.size)?;
     area.blocks = area.blocks.min(size.0 / case.size.0).max(1);
@@ -143,6 +141,14 @@ pub fn verify(
     let (queue, verdict) = blame(&backend, verifier.run(conditions.time))?;
     driver.put_queue(queue);
     Ok(verdict)
+}
+
+/// Starts the backend where it is to run: some look how many CPUs they have when they start.
+fn start(subject: &Subject, places: &Places, conditions: &Conditions) -> Result<Backend> {
+    conditions.affinity.backend.hold_this_thread()?;
+    let backend = Backend::start(&subject.target, places);
+    conditions.affinity.driver.hold_this_thread()?;
+    backend
 }
 
 /// What no backend can be asked.

@@ -22,6 +22,24 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
+    /// The same without the columns of these headings.
+    #[must_use]
+    pub fn without(&self, headings: &[&str]) -> Self {
+        let heading = self.rows.first().map(Vec::as_slice).unwrap_or_default();
+        let keep: Vec<bool> = heading
+            .iter()
+            .map(|name| !headings.contains(&name.as_str()))
+            .collect();
+        let rows = self.rows.iter().map(|row| {
+            let cells = row.iter().zip(&keep).filter(|(_, keep)| **keep);
+            cells.map(|(cell, _)| cell.clone()).collect()
+        });
+        Self {
+            names: self.names,
+            rows: rows.collect(),
+        }
+    }
+
     /// All rows, the heading first.
     pub fn rows(&self) -> &[Vec<String>] {
         &self.rows
@@ -139,6 +157,7 @@ mod tests {
             table.lines(),
             ["case           rate", "null, depth 1  2.1M"]
         );
+        assert_eq!(table.without(&["rate"]).lines(), ["case", "null, depth 1"]);
         let text = "| case          | rate |\n| ------------- | ---: |\n| null, depth 1 | 2.1M |\n";
         assert_eq!(table.markdown(), text);
     }

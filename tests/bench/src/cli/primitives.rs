@@ -4,6 +4,7 @@ use std::fs::File;
 
 use super::measure::{TimeArgs, stop_flag};
 use super::show::{conditions, say};
+use crate::affinity::Cpus;
 use crate::bytes::Bytes;
 use crate::error::Result;
 use crate::floor::{copy, eventfd};
@@ -58,7 +59,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         );
     }
     // Where it may run, the guest's threads are the kernel's to place.
-    crate::affinity::Cpus::all().hold_this_thread()?;
+    Cpus::default().hold_this_thread()?;
     let missing = File::options()
         .read(true)
         .write(true)
