@@ -295,9 +295,10 @@ struct LoopDevice(String);
 
 impl LoopDevice {
     /// `None`, with a word on stderr, where there can be none.
-    fn over(file: &Path) -> Option<Self> {
+    fn over(file: &Path, args: &[&str]) -> Option<Self> {
         let output = Command::new("losetup")
             .args(["--find", "--show"])
+            .args(args)
             .arg(file)
             .output();
         match output {
@@ -321,7 +322,7 @@ impl Drop for LoopDevice {
 #[test]
 fn a_block_device_is_a_disk() {
     let file = image(DISK);
-    let Some(device) = LoopDevice::over(file.path()) else {
+    let Some(device) = LoopDevice::over(file.path(), &[]) else {
         return;
     };
     let (daemon, stream) = spawn(Path::new(&device.0), &[]);
@@ -354,6 +355,76 @@ fn a_block_device_is_a_disk() {
         "{}",
         daemon.words()
     );
+}
+
+/// More pieces than one system call takes, the first of which are whole blocks and all are not: what
+/// goes past the page cache ends where the blocks do.
+#[test]
+fn a_tail_of_less_than_a_block_does_not_go_past_the_page_cache() {
+    // With header and status as many descriptors as a chain may have, each of two pieces: it lies
+    // across the border of two regions of memory.
+    const COUNT: usize = 1022;
+    const BORDER: u64 = 16 << 20;
+    let file = image(DISK);
+    let Some(device) = LoopDevice::over(file.path(), &["--sector-size", "4096"]) else {
+        return;
+    };
+    let memory = Options {
+        memory: vec![(0, BORDER), (BORDER, BORDER)],
+        ..Options::default()
+    };
+    let ring = QueueOptions {
+        size: 16,
+        indirect: 1024,
+        ..QueueOptions::default()
+    };
+    for engine in ["uring", "threads"] {
+        let args = ["--direct", "--engine", engine];
+        let (daemon, stream) = spawn(Path::new(&device.0), &args);
+        let mut driver = Driver::new(stream, &memory).unwrap();
+        driver.start_queue(0, &ring).unwrap();
+        let control = driver.allocate(64, 64).unwrap();
+        let below = driver.memory().window(BORDER - 512, 512).unwrap();
+        let above = driver.memory().window(BORDER, 512).unwrap();
+        let bytes = pattern(engine.len() as u8, 1024);
+        // Where each sector begins, within the bytes around the border.
+        let starts: Vec<usize> = (0..COUNT).map(|k| 1 + k % 511).collect();
+        for (kind, writable) in [(Kind::Out, false), (Kind::In, true)] {
+            let (old_below, old_above) = bytes.split_at(512);
+            below.write(0, if writable { &[0; 512] } else { old_below });
+            above.write(0, if writable { &[0; 512] } else { old_above });
+            control.write(0, &(kind as u64).to_le_bytes());
+            control.write(8, &[0; 8]);
+            control.write(16, &[0xff]);
+            let mut chain = vec![Segment::readable(control.addr(), 16)];
+            chain.extend(starts.iter().map(|&start| Segment {
+                addr: below.addr() + start as u64,
+                len: 512,
+                writable,
+            }));
+            chain.push(Segment::writable(control.addr() + 16, 1));
+            let queue = driver.queue(0).unwrap();
+            queue.submit(&chain, 0).unwrap();
+            queue.wait(LIMIT).unwrap();
+            let words = daemon.words();
+            assert_eq!(control.to_vec(16, 1), [0], "{engine}, {kind:?}: {words}");
+        }
+        // The last sector read lies on top.
+        let last = starts[starts.len() - 1];
+        let around = [below.to_vec(0, 512), above.to_vec(0, 512)].concat();
+        assert!(around[last..last + 512] == bytes[last..last + 512]);
+        let expected: Vec<u8> = starts
+            .iter()
+            .flat_map(|&start| bytes[start..start + 512].iter().copied())
+            .collect();
+        let mut back = vec![0; expected.len()];
+        Disk::new(&mut driver, 0, 1 << 20)
+            .unwrap()
+            .read(0, &mut back)
+            .unwrap();
+        assert!(back == expected, "{engine}");
+        end(driver, daemon);
+    }
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Raw {
                 let Some(mut room) = op.room(done) else {
                     return Ok(0);
                 };
-                let buffer = bounce.get(room.len());
+                let buffer = bounce.get(gathered(op));
                 let count = file.read_at(buffer, offset)?;
                 room.write(buffer.get(..count).unwrap_or_default());
                 Ok(as_count(count))
@@ -122,7 +122,7 @@ impl Raw {
                 let Some(mut data) = op.data(done) else {
                     return Ok(0);
                 };
-                let buffer = bounce.get(data.len());
+                let buffer = bounce.get(gathered(op));
                 data.read(buffer);
                 let count = file.write_at(buffer, offset)?;
                 if durable {
@@ -178,6 +178,12 @@ fn total(pieces: &[Segment]) -> u64 {
     pieces
         .iter()
         .fold(0, |sum: u64, piece| sum.saturating_add(piece.len() as u64))
+}
+
+/// How long a transfer through a copy is: what `op` has gathered and no more, for by that the
+/// descriptor was chosen. What is left is another operation, on the descriptor that suits it.
+fn gathered(op: &Op) -> usize {
+    usize::try_from(total(op.pieces())).unwrap_or(usize::MAX)
 }
 
 fn as_count(bytes: usize) -> u32 {
