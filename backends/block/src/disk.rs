@@ -139,10 +139,7 @@ impl Device for Disk {
 
     fn reset(&mut self) {
         self.acked = 0;
-        if let Err(error) = self.image.settle() {
-            let path = self.image.path().display();
-            warn!("Cannot write the tables of disk image '{path}': {error}");
-        }
+        self.pool.settle();
     }
 }
 

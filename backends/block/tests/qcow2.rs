@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::{
     LIMIT, SECTORS, SIZE, disk, drive, end, folder, pattern, qemu, qemu_ok, refusal, said, spawn,
-    text,
+    text, wait_until,
 };
 use outboard_device::driver::block::{BlockQueue, Kind, Status};
 use outboard_device::driver::{Options, QueueOptions, Segment};
@@ -295,6 +295,38 @@ fn an_image_is_sound_after_its_daemon_was_killed_and_keeps_what_was_flushed() {
     let mut back = vec![0; 1 << 20];
     common::disk(&mut driver).read(100, &mut back).unwrap();
     assert!(back == data);
+}
+
+/// Nobody flushed. The tables are written behind the answer to the reset, while the next driver is
+/// at work already.
+#[test]
+fn after_a_reset_the_file_has_the_tables_of_what_was_written() {
+    const EACH: usize = 100 << 10;
+    let (_folder, dir) = folder();
+    let (path, copy) = (dir.join("a.qcow2"), dir.join("copy.qcow2"));
+    create(&path, &["-o", "cluster_size=4k"]);
+    let mut model = vec![0; SIZE as usize];
+    let (daemon, stream) = spawn(&path, &[]);
+    let mut driver = drive(&daemon, stream, &Options::default());
+    for round in 0..20usize {
+        let at = round * 2 * EACH;
+        let data = pattern(round as u8, EACH);
+        let mut disk = disk(&mut driver);
+        disk.write(at as u64 / 512, &data).unwrap();
+        model[at..at + EACH].copy_from_slice(&data);
+        driver.reset().unwrap();
+        driver.start_queue(0, &QueueOptions::default()).unwrap();
+    }
+    let mut back = vec![0; EACH];
+    disk(&mut driver).read(0, &mut back).unwrap();
+    assert!(back == model[..EACH]);
+    wait_until("tables in the file", || {
+        fs::copy(&path, &copy).unwrap();
+        check(&copy).is_ok() && same(&copy, &model)
+    });
+    end(driver, daemon);
+    check(&path).unwrap();
+    assert!(same(&path, &model));
 }
 
 #[test]

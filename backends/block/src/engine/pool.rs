@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use tracing::warn;
 
 use crate::bounce::Bounce;
 use crate::image::Image;
@@ -37,10 +38,15 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// How the image is to be settled, when it is: once, however often the guest resets the disk.
+    settle: Option<Settle>,
     threads: Vec<JoinHandle<()>>,
     idle: usize,
     closed: bool,
 }
+
+/// What writes an image's tables.
+type Settle = fn(&Image) -> io::Result<()>;
 
 #[derive(Debug)]
 struct Job {
@@ -74,22 +80,39 @@ impl Pool {
         }))
     }
 
+    /// Has a thread write what is only in memory of the image's tables, for nobody drives the disk
+    /// any more. Does not wait for it: a slow disk may take longer than a frontend gives a reset.
+    /// Operations on the image that begin meanwhile wait until it is done, and so does the pool's
+    /// end.
+    pub fn settle(&self) {
+        if self.0.image.has_tables() {
+            self.settle_by(Image::settle);
+        }
+    }
+
+    fn settle_by(&self, settle: Settle) {
+        let mut state = self.0.lock();
+        state.settle = Some(settle);
+        if self.0.staff(&mut state).is_err() {
+            state.settle = None;
+            drop(state);
+            return self.0.settle(settle);
+        }
+        drop(state);
+        self.0.work.notify_one();
+    }
+
     fn add(&self, job: Job) {
         let mut state = self.0.lock();
-        if state.idle <= state.jobs.len() && state.threads.len() < MAX_THREADS {
-            let shared = Arc::clone(&self.0);
-            let thread = std::thread::Builder::new().name("blocking".into());
-            match thread.spawn(move || shared.serve()) {
-                Ok(thread) => state.threads.push(thread),
-                // The others will come to it.
-                Err(_) if !state.threads.is_empty() => {}
-                Err(error) => {
-                    drop(state);
-                    return job.home.take(job.op, Err(error));
-                }
-            }
-        }
         state.jobs.push_back(job);
+        if let Err(error) = self.0.staff(&mut state) {
+            let job = state.jobs.pop_back();
+            drop(state);
+            if let Some(Job { op, home, .. }) = job {
+                home.take(op, Err(error));
+            }
+            return;
+        }
         drop(state);
         self.0.work.notify_one();
     }
@@ -114,18 +137,41 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sees to it that there are threads for what is to be done, as far as there may be.
+    ///
+    /// # Errors
+    /// There is none, and the system has none to give.
+    fn staff(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        let waiting = state
+            .jobs
+            .len()
+            .saturating_add(usize::from(state.settle.is_some()));
+        if state.idle >= waiting || state.threads.len() >= MAX_THREADS {
+            return Ok(());
+        }
+        let shared = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("blocking".into());
+        match thread.spawn(move || shared.serve()) {
+            Ok(thread) => state.threads.push(thread),
+            // The others will come to it.
+            Err(_) if !state.threads.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// A thread's life.
     fn serve(&self) {
         let mut bounce = Bounce::default();
         let mut state = self.lock();
         loop {
-            if let Some(Job { op, io, home }) = state.jobs.pop_front() {
+            if let Some(settle) = state.settle.take() {
                 drop(state);
-                let perform = || self.image.perform(&op, io, &mut bounce);
-                let result = catch_unwind(AssertUnwindSafe(perform)).unwrap_or_else(|_| {
-                    self.image.give_up();
-                    Err(io::Error::other("the format's code has panicked"))
-                });
+                self.settle(settle);
+                state = self.lock();
+            } else if let Some(Job { op, io, home }) = state.jobs.pop_front() {
+                drop(state);
+                let result = self.guarded(|image| image.perform(&op, io, &mut bounce));
                 home.take(op, result);
                 state = self.lock();
             } else if state.closed {
@@ -139,6 +185,21 @@ impl Shared {
                 state.idle = state.idle.saturating_sub(1);
             }
         }
+    }
+
+    fn settle(&self, settle: Settle) {
+        if let Err(error) = self.guarded(settle) {
+            let path = self.image.path().display();
+            warn!("Cannot write the tables of disk image '{path}': {error}");
+        }
+    }
+
+    /// Runs a format's code on the image. After a panic of it the image is given up.
+    fn guarded<T>(&self, call: impl FnOnce(&Image) -> io::Result<T>) -> io::Result<T> {
+        catch_unwind(AssertUnwindSafe(|| call(&self.image))).unwrap_or_else(|_| {
+            self.image.give_up();
+            Err(io::Error::other("the format's code has panicked"))
+        })
     }
 }
 
@@ -204,3 +265,6 @@ impl AsFd for Share {
         self.home.wake.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

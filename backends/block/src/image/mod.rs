@@ -179,7 +179,13 @@ impl Image {
         }
     }
 
-    /// Nobody drives the disk any more: what is only in memory of its tables is written.
+    /// Whether part of the image may be only in memory: the tables of a format that is written.
+    pub(crate) fn has_tables(&self) -> bool {
+        matches!(self.content, Content::Qcow2(_)) && !self.readonly
+    }
+
+    /// Nobody drives the disk any more: what is only in memory of its tables is written. Waits
+    /// until it is done, and operations on the image wait for it.
     pub(crate) fn settle(&self) -> io::Result<()> {
         match &self.content {
             Content::Qcow2(qcow2) if !self.readonly => qcow2.settle(),

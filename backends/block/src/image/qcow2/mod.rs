@@ -30,7 +30,7 @@ pub struct Qcow2 {
     /// `None` once the library has panicked: what its tables hold then is not to be written.
     ///
     /// Read-locked by transfers. A discard takes it for itself: it frees clusters that a transfer
-    /// may be about to use.
+    /// may be about to use. So does what settles the image.
     access: RwLock<Option<FormatAccess<Storage>>>,
     /// Length of a cluster in bytes.
     cluster: u32,
@@ -132,9 +132,10 @@ impl Qcow2 {
         }
     }
 
-    /// Writes what is only in memory of its tables to the file.
+    /// Writes what is only in memory of its tables to the file. Operations that begin meanwhile
+    /// wait for it.
     pub(super) fn settle(&self) -> io::Result<()> {
-        self.shared(FormatAccess::flush)
+        self.alone(|image| image.flush())
     }
 
     /// The library has panicked: nothing more is read or written, the tables in memory least of all.
