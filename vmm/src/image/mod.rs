@@ -69,7 +69,10 @@ impl BootFiles {
         Ok(Self {
             kernel: open("kernel", kernel)?,
             kernel_path: kernel.to_owned(),
-            initrd: initrd.map(|path| open("initrd", path)).transpose()?,
+            initrd: initrd
+                .filter(|path| !is_null(path))
+                .map(|path| open("initrd", path))
+                .transpose()?,
             cmdline: cmdline.unwrap_or_default().to_owned(),
         })
     }
@@ -112,6 +115,14 @@ fn open(role: &'static str, path: &Path) -> Result<File, ImageError> {
     })
 }
 
+/// Whether it is `/dev/null`, which is as empty as a file can be: an empty initrd counts as none.
+fn is_null(path: &Path) -> bool {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    path.metadata().is_ok_and(|meta| {
+        meta.file_type().is_char_device() && meta.rdev() == nix::libc::makedev(1, 3)
+    })
+}
+
 fn kind_is_block(kind: std::fs::FileType) -> bool {
     use std::os::unix::fs::FileTypeExt;
     kind.is_block_device()
@@ -138,11 +149,13 @@ mod tests {
             "The kernel / is a directory; give a file"
         );
         let file = tempfile::NamedTempFile::new().unwrap();
-        let initrd = BootFiles::open(file.path(), Some(Path::new("/dev/null")), None).unwrap_err();
+        let initrd = BootFiles::open(file.path(), Some(Path::new("/dev/zero")), None).unwrap_err();
         assert!(
-            initrd.to_string().contains("initrd /dev/null is a pipe"),
+            initrd.to_string().contains("initrd /dev/zero is a pipe"),
             "{initrd}"
         );
+        let none = BootFiles::open(file.path(), Some(Path::new("/dev/null")), None).unwrap();
+        assert!(none.initrd.is_none(), "an empty initrd counts as none");
 
         let mut files = BootFiles::open(file.path(), None, None).unwrap();
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
