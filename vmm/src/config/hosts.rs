@@ -10,6 +10,8 @@ use super::{Host, Port};
 const DISK_SERIAL_MAX: usize = 20;
 /// As many as `outboard-block` serves.
 const DISK_QUEUES_MAX: u16 = 64;
+/// vhost-user numbers the queue of a kick or call in 8 bits.
+const SOCKET_QUEUES_MAX: u16 = 256;
 
 pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
     let path = match (&disk.path, &disk.socket) {
@@ -21,6 +23,7 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
                      leave it out here"
                 ));
             }
+            check_queues("disk", id, disk.queues, SOCKET_QUEUES_MAX)?;
             return Ok(Host::Socket {
                 path: socket.clone(),
             });
@@ -31,13 +34,13 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
             ));
         }
     };
-    let mut args = vec!["--path".into(), path.display().to_string()];
+    let mut args = vec![flag("path", path.display())];
     if disk.readonly.0 {
         args.push("--readonly".into());
     }
     match disk.format.as_deref() {
         None => {}
-        Some(format @ ("raw" | "qcow2")) => args.extend(["--format".into(), format.into()]),
+        Some(format @ ("raw" | "qcow2")) => args.push(flag("format", format)),
         Some(other) => {
             return Err(format!(
                 "disk '{id}': format={other} is not known; write raw or qcow2"
@@ -52,7 +55,7 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
     }
     match disk.block_size {
         None => {}
-        Some(size @ (512 | 4096)) => args.extend(["--block-size".into(), size.to_string()]),
+        Some(size @ (512 | 4096)) => args.push(flag("block-size", size)),
         Some(other) => {
             return Err(format!(
                 "disk '{id}': block-size={other} is not possible; write 512 or 4096"
@@ -65,20 +68,30 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
                 "disk '{id}': serial={serial} is longer than {DISK_SERIAL_MAX} bytes"
             ));
         }
-        args.extend(["--serial".into(), serial.clone()]);
+        args.push(flag("serial", serial));
     }
+    check_queues("disk", id, disk.queues, DISK_QUEUES_MAX)?;
     if let Some(queues) = disk.queues {
-        if !(1..=DISK_QUEUES_MAX).contains(&queues) {
-            return Err(format!(
-                "disk '{id}': queues={queues} is out of range; choose 1 to {DISK_QUEUES_MAX}"
-            ));
-        }
-        args.extend(["--queues".into(), queues.to_string()]);
+        args.push(flag("queues", queues));
     }
     Ok(Host::Process {
         program: "outboard-block".into(),
         args,
     })
+}
+
+/// An argument for a daemon of ours, in one piece: the value may begin with a dash.
+pub(super) fn flag(name: &str, value: impl std::fmt::Display) -> String {
+    format!("--{name}={value}")
+}
+
+fn check_queues(kind: &str, id: &str, queues: Option<u16>, most: u16) -> Result<(), String> {
+    match queues {
+        Some(queues) if !(1..=most).contains(&queues) => Err(format!(
+            "{kind} '{id}': queues={queues} is out of range; choose 1 to {most}"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A key that only a daemon of ours can be told.
@@ -101,6 +114,7 @@ pub(super) fn raw_host(raw: &RawDevice, id: &str, runtime_dir: &Path) -> Result<
             raw.kind
         ));
     }
+    check_queues("device", id, raw.queues, SOCKET_QUEUES_MAX)?;
     match (&raw.socket, &raw.spawn) {
         (Some(path), None) => Ok(Host::Socket { path: path.clone() }),
         (None, Some(command)) => foreign_host(command, id, runtime_dir)
@@ -130,23 +144,23 @@ pub(crate) fn console_args(
     other_name: &str,
     runtime_dir: &Path,
 ) -> Vec<String> {
-    let mut args = vec!["--name".into(), name.to_owned()];
+    let mut args = vec![flag("name", name)];
     match port {
         Port::Tty => args.push("--tty".into()),
         Port::Pty => args.push("--pty".into()),
         Port::Socket(named) => {
             let path = attach_path(port, name, runtime_dir).unwrap_or_default();
-            args.extend(["--attach".into(), path]);
+            args.push(flag("attach", path));
             if named.is_none() {
                 // Also when nobody is left to remove the VM's folder.
                 args.push("--own-folder".into());
             }
         }
-        Port::File(path) => args.extend(["--file".into(), path.display().to_string()]),
+        Port::File(path) => args.push(flag("file", path.display())),
         Port::Off => args.push("--off".into()),
     }
     if let (Port::Tty, Some(path)) = (port, attach_path(other, other_name, runtime_dir)) {
-        args.extend(["--switch-to".into(), path]);
+        args.push(flag("switch-to", path));
     }
     args
 }
@@ -175,11 +189,11 @@ mod tests {
 
     #[test]
     fn a_disk_is_told_what_was_said_of_it() {
-        assert_eq!(disk("a.img"), Ok(vec!["--path".into(), "a.img".into()]));
+        assert_eq!(disk("a.img"), Ok(vec!["--path=a.img".into()]));
         let args = disk("a,format=qcow2,backing,direct=on,block-size=4096,readonly").unwrap();
         assert_eq!(
             args.join(" "),
-            "--path a --readonly --format qcow2 --backing --direct --block-size 4096"
+            "--path=a --readonly --format=qcow2 --backing --direct --block-size=4096"
         );
         assert!(disk("a,format=vmdk").unwrap_err().contains("raw or qcow2"));
         assert!(
@@ -187,6 +201,58 @@ mod tests {
                 .unwrap_err()
                 .contains("512 or 4096")
         );
+    }
+
+    #[test]
+    fn a_value_may_look_like_a_flag() {
+        assert_eq!(
+            disk("path=-x.img,serial=--readonly").unwrap(),
+            ["--path=-x.img", "--serial=--readonly"]
+        );
+    }
+
+    #[test]
+    fn what_a_strangers_daemon_cannot_be_told_is_refused_by_name() {
+        for key in [
+            "readonly",
+            "format=raw",
+            "backing",
+            "direct",
+            "block-size=512",
+            "serial=a",
+        ] {
+            let why = disk(&format!("socket=/s,{key}")).unwrap_err();
+            let name = key.split('=').next().unwrap_or_default();
+            assert!(
+                why.contains(&format!("disk 'disk0': {name} ")) && why.contains("leave it out"),
+                "{why}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_count_of_queues_that_no_backend_can_have_is_refused() {
+        let of_socket = |queues| {
+            let disk = from_keyvals(&format!("socket=/s,queues={queues}"), None).unwrap();
+            disk_host(&disk, "disk0")
+        };
+        let of_device = |queues| {
+            let keys = format!("vhost-user,id=fs,socket=/s,queues={queues}");
+            let raw = from_keyvals(&keys, Some("kind")).unwrap();
+            raw_host(&raw, "fs0", Path::new("/run"))
+        };
+        for queues in [1, 256] {
+            assert!(of_socket(queues).is_ok() && of_device(queues).is_ok());
+        }
+        for queues in [0, 257] {
+            for why in [of_socket(queues), of_device(queues)] {
+                let why = why.unwrap_err();
+                assert!(
+                    why.contains(&format!("queues={queues} ")) && why.contains("1 to 256"),
+                    "{why}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -201,11 +267,9 @@ mod tests {
         assert_eq!(
             args,
             [
-                "--name",
-                "ttyS0",
+                "--name=ttyS0",
                 "--tty",
-                "--switch-to",
-                "/run/o/vm/console0.sock"
+                "--switch-to=/run/o/vm/console0.sock"
             ]
         );
     }

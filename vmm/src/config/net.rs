@@ -1,9 +1,9 @@
 //! How a network card is hosted: on what cable, and who is at the other end of it.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use super::description::Net;
+use super::hosts::flag;
 use super::{Behind, Host, Mac};
 
 /// The user-mode network: no privileges, TCP and UDP of the guest become sockets of the host.
@@ -34,6 +34,12 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
     }
     check_queues(net, id)?;
     if let Some(path) = &net.socket {
+        if net.mac.is_some() {
+            return Err(format!(
+                "net '{id}': mac is for the daemon that listens at socket=PATH to know; leave it \
+                 out here"
+            ));
+        }
         return Ok(Host::Socket { path: path.clone() });
     }
     let mac = match &net.mac {
@@ -44,7 +50,7 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
     };
     net.mac = Some(mac.to_string());
     let program = "outboard-net".to_owned();
-    let mut args = vec!["--mac".to_owned(), mac.to_string()];
+    let mut args = vec![flag("mac", mac)];
     if net.user.0 {
         let forward = net.forward.as_deref().unwrap_or_default();
         let behind = passt(forward).map_err(|why| format!("net '{id}': forward: {why}"))?;
@@ -54,16 +60,15 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
             behind,
         });
     }
-    let path = |path: &Path| path.display().to_string();
     if let Some(tap) = &net.tap {
-        args.extend(["--tap".into(), tap.clone()]);
+        args.push(flag("tap", tap));
         if let Some(queues) = net.queues {
-            args.extend(["--queues".into(), queues.to_string()]);
+            args.push(flag("queues", queues));
         }
     } else if let Some(peer) = &net.stream {
-        args.extend(["--stream".into(), path(peer)]);
+        args.push(flag("stream", peer.display()));
     } else if let Some(here) = &net.stream_listen {
-        args.extend(["--stream-listen".into(), path(here)]);
+        args.push(flag("stream-listen", here.display()));
     }
     Ok(Host::Process { program, args })
 }
@@ -172,7 +177,7 @@ mod tests {
         let Ok(Host::Backed { args, behind, .. }) = host(wish) else {
             panic!("not backed");
         };
-        assert_eq!(args, ["--mac", "52:54:00:00:00:01"]);
+        assert_eq!(args, ["--mac=52:54:00:00:00:01"]);
         assert_eq!((&*behind.program, &*behind.wire), ("passt", "--stream-fd"));
         let ports = ["--tcp-ports", "2222:22", "--udp-ports", "127.0.0.1/5353:53"];
         assert!(behind.args.ends_with(&ports.map(String::from)));
@@ -181,13 +186,14 @@ mod tests {
     #[test]
     fn a_cable_to_another_vm_is_the_daemons_business() {
         for (wish, flag) in [
-            ("stream=/s", "--stream"),
-            ("stream-listen=/s", "--stream-listen"),
+            ("stream=/s", "--stream=/s"),
+            ("stream-listen=/s", "--stream-listen=/s"),
+            ("tap=-t", "--tap=-t"),
         ] {
             let Ok(Host::Process { args, .. }) = host(wish) else {
                 panic!("{wish}");
             };
-            assert!(args.ends_with(&[flag.into(), "/s".into()]), "{args:?}");
+            assert_eq!(args.last().map(String::as_str), Some(flag), "{args:?}");
         }
     }
 
@@ -195,6 +201,11 @@ mod tests {
     fn contradictions_and_nonsense_are_named() {
         assert!(host("tap=a,queues=2").is_ok());
         assert!(host("user,queues=2").unwrap_err().contains("for a tap"));
+        let why = host("socket=/s,mac=52:54:00:00:00:01").unwrap_err();
+        assert!(
+            why.contains("net 'net0': mac ") && why.contains("leave it out"),
+            "{why}"
+        );
         for queues in ["0", "17"] {
             let text = format!("tap=a,queues={queues}");
             assert!(host(&text).unwrap_err().contains("1 to 16"), "{text}");

@@ -83,15 +83,15 @@ impl Actor {
         let queues = match offer.queues {
             Some(answer) => {
                 let offered = class::queues_offered(device_id, answer, asked);
-                let queues = asked.unwrap_or(offered);
-                if queues == 0 || queues > offered {
-                    return Err(ConnectError::Queues {
-                        id,
-                        asked: queues.max(1),
-                        offered,
-                    });
+                if offered == 0 {
+                    return Err(ConnectError::NoQueues { id });
                 }
-                queues
+                match asked {
+                    Some(asked) if asked > offered => {
+                        return Err(ConnectError::Queues { id, asked, offered });
+                    }
+                    asked => asked.unwrap_or(offered),
+                }
             }
             None => asked.unwrap_or(class::queues_without_mq(device_id)),
         };

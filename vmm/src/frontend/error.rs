@@ -162,6 +162,12 @@ pub enum ConnectError {
         /// The device.
         id: String,
     },
+    /// The backend has no queues at all.
+    #[error("Device '{id}': its backend offers no queues; look at how it was started")]
+    NoQueues {
+        /// The device.
+        id: String,
+    },
     /// The backend has too few queues.
     #[error("Device '{id}': queues={asked} is more than the {offered} its backend offers")]
     Queues {
