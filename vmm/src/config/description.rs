@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::logs::is_off;
+use super::shorthand::{self, read_file};
 use super::values::{OnOff, Size, number};
 use super::{OnExit, PluginDevice, Port, VirtioId};
 
@@ -18,6 +19,9 @@ pub struct Description {
     /// The VM's name; `vm` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     /// A bzImage or an ELF file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<PathBuf>,
@@ -42,20 +46,43 @@ pub struct Description {
     /// Notifications leave KVM for the VMM; for tests.
     #[serde(default, skip_serializing_if = "OnOff::is_off")]
     pub no_ioeventfd: OnOff,
-    /// The virtual CPUs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The virtual CPUs: a table, or how many.
+    #[serde(
+        default,
+        deserialize_with = "shorthand::cpus",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub cpus: Option<Cpus>,
-    /// Guest memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Guest memory: a table, or what `--memory` takes.
+    #[serde(
+        default,
+        deserialize_with = "shorthand::memory",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub memory: Option<Ram>,
     /// Disks, in order: vda, vdb, ...
-    #[serde(default, rename = "disk", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "disk",
+        deserialize_with = "shorthand::disks",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub disks: Vec<Disk>,
     /// Network cards, in order.
-    #[serde(default, rename = "net", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "net",
+        deserialize_with = "shorthand::nets",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub nets: Vec<Net>,
     /// Devices served by somebody's daemon.
-    #[serde(default, rename = "device", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "device",
+        deserialize_with = "shorthand::devices",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub devices: Vec<RawDevice>,
     /// Devices of plugins.
     #[serde(default, rename = "plugin", skip_serializing_if = "Vec::is_empty")]
@@ -257,8 +284,8 @@ impl Description {
     /// # Errors
     /// The file cannot be read, is not TOML, or has a key that is not ours; the text names it.
     pub fn from_file(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| format!("The VM description {} cannot be read: {e}", path.display()))?;
+        let text = read_file(path)
+            .map_err(|why| format!("The VM description {} {why}", path.display()))?;
         let mut description: Self = toml::from_str(&text)
             .map_err(|e| format!("In {}: {}", path.display(), e.to_string().trim_end()))?;
         if let Some(folder) = path.parent() {
@@ -269,6 +296,7 @@ impl Description {
                 .file_stem()
                 .map(|stem| stem.to_string_lossy().into_owned());
         }
+        description.file = Some(path.to_owned());
         Ok(description)
     }
 
@@ -334,6 +362,63 @@ mod tests {
         assert_eq!(file.disks, [disk]);
         let again: Description = toml::from_str(&toml::to_string(&file).unwrap()).unwrap();
         assert_eq!(file, again);
+    }
+
+    #[test]
+    fn a_key_takes_what_its_flag_takes() {
+        let file: Description = toml::from_str("cpus = 2\nmemory = '64M,hugepages=on'\n").unwrap();
+        let table: Description =
+            toml::from_str("cpus.count = 2\nmemory = { size = '64M', hugepages = true }").unwrap();
+        assert_eq!(file, table);
+        let bytes: Description = toml::from_str("memory = 67108864").unwrap();
+        assert_eq!(bytes.memory.unwrap().size, Size(64 << 20));
+        for (text, parts) in [
+            ("memory = '1X'", ["line 1", "is not a size"]),
+            ("memory = true", ["line 1", "64M"]),
+            ("cpus = 'two'", ["line 1", "'two' is not a number"]),
+            ("memory = { size = '64M', huge = 1 }", ["huge", "hugepages"]),
+        ] {
+            let why = toml::from_str::<Description>(text).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| why.contains(part)), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_one_of_several_is_written_twice_in_brackets() {
+        for key in ["disk", "net", "device"] {
+            let text = format!("[{key}]\nid = 'x'\n");
+            let why = toml::from_str::<Description>(&text)
+                .unwrap_err()
+                .to_string();
+            assert!(why.contains(&format!("write [[{key}]]")), "{why}");
+        }
+    }
+
+    #[test]
+    fn only_what_can_be_a_description_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| Description::from_file(path).unwrap_err();
+        assert!(refused(folder.path()).contains("is a directory"));
+        assert!(refused(Path::new("/dev/zero")).contains("is no file"));
+        let large = folder.path().join("large.toml");
+        let file = std::fs::File::create(&large).unwrap();
+        file.set_len(100 << 30).unwrap();
+        assert!(refused(&large).contains("1 MiB"));
+    }
+
+    #[test]
+    fn a_name_taken_from_the_file_is_traced_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("my vm.toml");
+        std::fs::write(&path, "kernel = 'k'").unwrap();
+        let mut vm = Description::from_file(&path).unwrap();
+        let why = vm.resolve().unwrap_err();
+        assert!(
+            why.contains("'my vm'") && why.contains("my vm.toml") && why.contains("--name"),
+            "{why}"
+        );
+        vm.name = Some("vm".into());
+        vm.resolve().unwrap();
     }
 
     #[test]

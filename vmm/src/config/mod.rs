@@ -15,6 +15,7 @@ mod new_device;
 mod plugin;
 mod port;
 mod resolve;
+mod shorthand;
 mod slots;
 mod values;
 mod virtio_id;

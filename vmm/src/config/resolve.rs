@@ -25,7 +25,7 @@ impl Description {
     /// One sentence that names the key, the value and the remedy.
     pub fn resolve(&mut self) -> Result<VmConfig, String> {
         let name = self.name.get_or_insert_with(|| "vm".into()).clone();
-        check_name(&name)?;
+        check_name(&name).map_err(|why| self.named_after(&name, why))?;
         let runtime_dir = runtime_dir(&name);
         let kernel = self
             .kernel
@@ -65,6 +65,17 @@ impl Description {
             runtime_dir,
             logs,
         })
+    }
+
+    /// Says so where it was the file's name that made `name`.
+    fn named_after(&self, name: &str, why: String) -> String {
+        match &self.file {
+            Some(file) if file.file_stem().is_some_and(|stem| stem == name) => format!(
+                "{why}; it was taken from the file {}: write name = \"...\" into it, or give --name",
+                file.display()
+            ),
+            _ => why,
+        }
     }
 
     fn cpus(&mut self) -> Result<CpuConfig, String> {
@@ -327,7 +338,8 @@ fn runtime_dir(name: &str) -> PathBuf {
 /// The folder that holds the folders of this user's VMs.
 pub(crate) fn runtime_base() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !dir.is_empty() => PathBuf::from(dir).join("outboard"),
+        // A relative one is to be ignored, says the XDG base directory specification.
+        Some(dir) if Path::new(&dir).is_absolute() => PathBuf::from(dir).join("outboard"),
         _ if nix::unistd::geteuid().is_root() => PathBuf::from("/run/outboard"),
         _ => std::env::temp_dir().join(format!("outboard-{}", nix::unistd::geteuid())),
     }
