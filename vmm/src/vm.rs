@@ -9,12 +9,14 @@
 //! | `events.rs` | what happens to a VM |
 //! | `end.rs` | how it ended, and the exit code |
 //! | `error.rs` | why it could not start or go on |
+//! | `fault_loop.rs` | a guest that triple-faults for ever |
 //! | `limits.rs` | what the host lets the process have |
 //! | `machine.rs` | the parts, put together, reset and taken apart |
 //! | `devices.rs` | virtio devices: frontends, and their PCI functions |
 //! | `plug.rs` | devices that come and go while the VM runs |
 //! | `request.rs` | what may be asked of a VM from outside |
 //! | `info.rs` | what a VM tells of itself |
+//! | `own_folder.rs` | a folder that nobody else can write to |
 //! | `runtime_dir.rs` | the VM's own folder |
 //! | `serial.rs` | the console behind ttyS0 |
 //! | `signals.rs` | signals, as events |
@@ -24,9 +26,11 @@ mod devices;
 mod end;
 mod error;
 mod events;
+mod fault_loop;
 mod info;
 mod limits;
 mod machine;
+mod own_folder;
 mod plug;
 mod request;
 mod runtime_dir;
@@ -50,6 +54,7 @@ use crate::config::{LogConfig, VmConfig};
 use crate::logs::{self, Logs};
 use crate::plugin;
 use events::{Event, Events};
+use fault_loop::FaultLoop;
 use machine::Machine;
 use plug::{Successor, answer};
 use request::Request;
@@ -81,6 +86,7 @@ pub enum State {
 /// The VM could not start, or the host failed it while it ran.
 pub fn run(config: &VmConfig) -> Result<End, VmError> {
     limits::raise_open_files();
+    signals::survive_large_files();
     let (events, inbox) = events::pair();
     let signals = Signals::catch(&events)?;
     let terminal = Terminal::remember();
@@ -199,6 +205,7 @@ impl Vm<'_> {
         self.machine.boot()?;
         self.machine.resume();
         self.state = State::Running;
+        let mut faults = FaultLoop::new(Instant::now());
         loop {
             let Some(event) = self.next() else {
                 continue;
@@ -207,6 +214,9 @@ impl Vm<'_> {
                 Event::PowerOff => return Ok(End::PowerOff),
                 Event::Reset if self.config.no_reboot => return Ok(End::Reset),
                 Event::TripleFault if self.config.no_reboot => return Ok(End::TripleFault),
+                Event::TripleFault if faults.is_closed_by_fault_at(Instant::now()) => {
+                    return Ok(End::FaultLoop);
+                }
                 Event::Reset | Event::TripleFault => self.reboot()?,
                 Event::Fault(fault) => return Ok(End::Fault(fault)),
                 Event::DeviceLost(lost) => return Ok(End::DeviceLost(lost)),

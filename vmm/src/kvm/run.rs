@@ -6,10 +6,17 @@ use std::sync::Arc;
 
 use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use outboard_device::ratelimit::RateLimit;
 
 use super::Fault;
 use crate::bus::Bus;
 use crate::memory::GuestRam;
+
+/// A guest can fault as often as it is reset.
+static TRIPLE_FAULTS: RateLimit = RateLimit::new();
+
+/// Where a vCPU begins after INIT (Intel SDM 3A, table 10-1). With SVM, a triple fault leaves it there.
+const RIP_AFTER_INIT: u64 = 0xfff0;
 
 /// What a vCPU's accesses reach.
 #[derive(Debug, Clone)]
@@ -102,7 +109,10 @@ pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Step {
             *access.error = 1;
             return Step::Served;
         }
-        Ok(VcpuExit::Shutdown) => return Step::Stopped(Stop::TripleFault),
+        Ok(VcpuExit::Shutdown) => {
+            warn_of_triple_fault(index, fd);
+            return Step::Stopped(Stop::TripleFault);
+        }
         Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => {
             return Step::Stopped(Stop::PowerOff);
         }
@@ -130,6 +140,19 @@ pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Step {
         &platform.ram,
         what,
     ))))
+}
+
+fn warn_of_triple_fault(vcpu: u32, fd: &VcpuFd) {
+    let Some(unseen) = TRIPLE_FAULTS.pass() else {
+        return;
+    };
+    match fd.get_regs() {
+        Ok(regs) if regs.rip != RIP_AFTER_INIT => {
+            let rip = regs.rip;
+            tracing::warn!("The guest triple-faulted on vCPU {vcpu} at RIP {rip:#x}{unseen}");
+        }
+        _ => tracing::warn!("The guest triple-faulted on vCPU {vcpu}{unseen}"),
+    }
 }
 
 /// Port and size in bytes of the access that ended `KVM_RUN`. A string instruction brings several

@@ -87,6 +87,9 @@ fn in_child(parent: u32, inherited: &[RawFd]) -> io::Result<()> {
             std::ptr::null_mut(),
         ))?;
     }
+    // The VMM ignores it, which an exec keeps; a daemon decides for itself.
+    // SAFETY: the default disposition runs no code.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
     // Everything the VMM opens is close-on-exec; this holds it to that, whatever a library did.
     // Kernels before 5.11 do not know the flag: then the first line is all there is.
     // SAFETY: close_range with integers; with this flag it closes nothing before exec.

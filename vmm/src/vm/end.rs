@@ -22,6 +22,8 @@ pub enum End {
     TripleFault,
     /// Somebody ended the VM from outside.
     Destroyed,
+    /// The guest triple-faulted again and again, each time right after its boot.
+    FaultLoop,
     /// A signal ended the VM.
     Signal(i32),
 }
@@ -37,7 +39,7 @@ impl End {
             Self::PowerOff | Self::Reset | Self::Quit | Self::Destroyed => 0,
             Self::DeviceLost(_) => 3,
             Self::Fault(_) => 4,
-            Self::TripleFault => 5,
+            Self::TripleFault | Self::FaultLoop => 5,
             // As a shell reports a process that a signal ended.
             Self::Signal(signal) => 128u8.saturating_add(u8::try_from(*signal).unwrap_or(127)),
         }
@@ -66,6 +68,11 @@ impl End {
             )),
             Self::Fault(fault) => Some(format!("The VM cannot go on. {fault}")),
             Self::TripleFault => Some("The guest triple-faulted".to_owned()),
+            Self::FaultLoop => Some(
+                "The guest triple-faulted right after each of its last boots, and would for ever; \
+                 its kernel does not run with these options (see --cpu, --memory, --cmdline)"
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -88,8 +95,12 @@ mod tests {
             End::Quit,
             End::DeviceLost(lost),
             End::TripleFault,
+            End::FaultLoop,
         ];
-        assert_eq!(ends.map(|end| end.code()), [0, 0, 0, 3, 5]);
-        assert_eq!([2, 15].map(|signal| End::Signal(signal).code()), [130, 143]);
+        assert_eq!(ends.map(|end| end.code()), [0, 0, 0, 3, 5, 5]);
+        assert_eq!(
+            [1, 2, 15].map(|signal| End::Signal(signal).code()),
+            [129, 130, 143]
+        );
     }
 }

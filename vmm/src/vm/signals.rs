@@ -1,5 +1,5 @@
 //! Signals, as events.
-#![allow(unsafe_code)] // asking for a signal's disposition
+#![allow(unsafe_code)] // signals' dispositions
 
 use std::io;
 use std::os::fd::AsFd;
@@ -15,8 +15,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::VmError;
 use super::events::{Event, Events};
 
-/// Those that end the VM, and SIGPWR, which presses its power button. SIGHUP only where whoever
-/// started us has not had us ignore it.
+/// Those that end the VM, and SIGPWR, which presses its power button. Each only where whoever started
+/// us has not had us ignore it.
 const CAUGHT: [Signal; 4] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -43,7 +43,7 @@ impl Signals {
         let errno = |errno: nix::Error| failed(errno.into());
         let caught: SigSet = CAUGHT
             .into_iter()
-            .filter(|&signal| signal != Signal::SIGHUP || !is_ignored(signal))
+            .filter(|&signal| !is_ignored(signal))
             .collect();
         let before = SigSet::thread_get_mask().map_err(errno)?;
         caught.thread_block().map_err(errno)?;
@@ -83,6 +83,13 @@ impl Signals {
     }
 }
 
+/// Has what goes past the limit of file sizes (`ulimit -f`) fail, as everything else does that a host
+/// cannot give, and not end the process by a signal.
+pub(super) fn survive_large_files() {
+    // SAFETY: to ignore a signal runs no code.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Whether we were started with this signal ignored, as `nohup` does. Blocked and read from a
 /// descriptor it would come all the same.
 fn is_ignored(signal: Signal) -> bool {
@@ -109,5 +116,17 @@ impl Drop for Signals {
             let _ = thread.join();
         }
         let _ = self.before.thread_set_mask();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_is_ignored_is_seen_to_be() {
+        survive_large_files();
+        assert!(is_ignored(Signal::SIGXFSZ));
+        assert!(!is_ignored(Signal::SIGTERM));
     }
 }
