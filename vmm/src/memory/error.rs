@@ -25,7 +25,7 @@ pub enum MemoryError {
     )]
     Create(#[source] nix::Error),
     /// The file cannot have the size.
-    #[error("guest memory of {} cannot be made; ask for less with --memory", Mib(*.size))]
+    #[error("guest memory of {} cannot be made; ask for less with --memory, or raise ulimit -f", Mib(*.size))]
     Resize {
         /// Bytes asked for.
         size: u64,
@@ -83,6 +83,22 @@ pub enum MemoryError {
         /// What the kernel said.
         #[source]
         error: nix::Error,
+    },
+    /// Whoever wanted it has changed their mind.
+    #[error("guest memory is no longer wanted")]
+    Cancelled,
+    /// The processors' addresses end below.
+    #[error(
+        "guest memory of {} goes past what the guest's {bits} address bits reach; ask for at most {} with --memory",
+        Mib(*.size), Mib(*.most)
+    )]
+    OutOfReach {
+        /// Bytes asked for.
+        size: u64,
+        /// Physical address bits.
+        bits: u8,
+        /// Bytes that they reach.
+        most: u64,
     },
     /// Not enough huge pages.
     #[error(

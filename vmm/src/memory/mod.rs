@@ -4,6 +4,7 @@
 //! never make our mapping fault by truncating it. It is not sealed against writing, which would
 //! make the backend's own mapping fail.
 
+mod advice;
 mod error;
 mod host;
 
@@ -54,6 +55,17 @@ impl GuestRam {
     /// # Errors
     /// The host cannot give this much, or not as huge pages; the text says what it has.
     pub fn new(config: &MemoryConfig) -> Result<Self, MemoryError> {
+        Self::unless(&|| false, config)
+    }
+
+    /// The same, but gives up soon after `cancelled` says so: to take all pages takes its time.
+    ///
+    /// # Errors
+    /// As for `new`, or [`MemoryError::Cancelled`].
+    pub fn unless(
+        cancelled: &dyn Fn() -> bool,
+        config: &MemoryConfig,
+    ) -> Result<Self, MemoryError> {
         if config.prefault && !config.hugepages {
             enough(config.size)?;
         }
@@ -61,7 +73,7 @@ impl GuestRam {
         let (low, high) = layout::ram_ranges(config.size);
         let mappings = std::iter::once(low)
             .chain(high)
-            .map(|range| map(&range, config))
+            .map(|range| map(&range, config, cancelled))
             .collect::<Result<Vec<_>, _>>()?;
         let regions = mappings.iter().map(RamRegion::of).collect();
         let mmap = GuestMemoryMmap::from_regions(mappings).map_err(MemoryError::Layout)?;
@@ -97,6 +109,25 @@ impl RamRegion {
     }
 }
 
+/// Asks whether processors with `bits` physical address bits reach all of `size` bytes.
+///
+/// # Errors
+/// They do not; the text says how many bits there are and what they reach.
+pub fn reached_by(bits: u8, size: u64) -> Result<(), MemoryError> {
+    let limit = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
+    let (low, high) = layout::ram_ranges(size);
+    let end = high.map_or(low.end, |high| high.end);
+    if end <= limit {
+        return Ok(());
+    }
+    let hole = layout::HIGH_RAM_START - layout::LOW_RAM_END;
+    Err(MemoryError::OutOfReach {
+        size,
+        bits,
+        most: limit.saturating_sub(hole),
+    })
+}
+
 /// KVM keeps 8 bytes of its own for each page of 4 KiB, and takes its time over them.
 fn room_for_tables(size: u64) -> Result<(), MemoryError> {
     let tables = size / 4096 * 8;
@@ -111,11 +142,15 @@ fn room_for_tables(size: u64) -> Result<(), MemoryError> {
 }
 
 /// Makes one sealed memfd and maps it.
-fn map(range: &Range<u64>, config: &MemoryConfig) -> Result<GuestRegionMmap, MemoryError> {
+fn map(
+    range: &Range<u64>,
+    config: &MemoryConfig,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<GuestRegionMmap, MemoryError> {
     let size = range.end - range.start;
     let file = memfd(size, config)?;
     if config.prefault {
-        prefault(&file, size, config)?;
+        prefault(&file, size, config, cancelled)?;
     }
     // Huge pages are reserved by mmap, so that a lack of them is an error here and not a SIGBUS
     // later: no MAP_NORESERVE for them.
@@ -124,11 +159,6 @@ fn map(range: &Range<u64>, config: &MemoryConfig) -> Result<GuestRegionMmap, Mem
         0
     } else {
         libc::MAP_NORESERVE
-    };
-    flags |= if config.prefault {
-        libc::MAP_POPULATE
-    } else {
-        0
     };
     let mapping = MmapRegion::build(
         Some(FileOffset::new(file, 0)),
@@ -140,6 +170,10 @@ fn map(range: &Range<u64>, config: &MemoryConfig) -> Result<GuestRegionMmap, Mem
         MmapRegionError::Mmap(_) if config.hugepages => MemoryError::no_hugepages(size),
         error => MemoryError::Map { size, error },
     })?;
+    advice::keep_out_of_dumps(&mapping);
+    if config.prefault {
+        advice::populate(&mapping, cancelled)?;
+    }
     GuestRegionMmap::new(mapping, GuestAddress(range.start)).ok_or(MemoryError::TooLarge { size })
 }
 
@@ -172,17 +206,39 @@ fn enough(size: u64) -> Result<(), MemoryError> {
     }
 }
 
+/// What is taken from the host between two looks at whether it is still wanted.
+const PIECE: u64 = 64 << 20;
+
 /// Takes every page from the host now. Sealed files may still be allocated within their size.
-fn prefault(file: &File, size: u64, config: &MemoryConfig) -> Result<(), MemoryError> {
-    let length = i64::try_from(size).map_err(|_| MemoryError::TooLarge { size })?;
-    fallocate(file, FallocateFlags::empty(), 0, length).map_err(|error| {
-        tracing::debug!(fd = file.as_raw_fd(), %error, "fallocate of guest memory");
-        if config.hugepages {
-            MemoryError::no_hugepages(size)
-        } else {
-            MemoryError::Prefault { size, error }
+fn prefault(
+    file: &File,
+    size: u64,
+    config: &MemoryConfig,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(), MemoryError> {
+    for (offset, length) in pieces(size) {
+        if cancelled() {
+            return Err(MemoryError::Cancelled);
         }
-    })
+        let too_large = |_| MemoryError::TooLarge { size };
+        let offset = i64::try_from(offset).map_err(too_large)?;
+        let length = i64::try_from(length).map_err(too_large)?;
+        fallocate(file, FallocateFlags::empty(), offset, length).map_err(|error| {
+            tracing::debug!(fd = file.as_raw_fd(), %error, "fallocate of guest memory");
+            if config.hugepages {
+                MemoryError::no_hugepages(size)
+            } else {
+                MemoryError::Prefault { size, error }
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Offsets and lengths of at most [`PIECE`] bytes, of `size` in all.
+fn pieces(size: u64) -> impl Iterator<Item = (u64, u64)> {
+    let offsets = (0..size).step_by(PIECE as usize);
+    offsets.map(move |offset| (offset, PIECE.min(size - offset)))
 }
 
 #[cfg(test)]
@@ -269,6 +325,47 @@ mod tests {
         assert_eq!(
             eager.regions()[0].fd.metadata().unwrap().blocks() * 512,
             32 * MIB
+        );
+    }
+
+    #[test]
+    fn prefault_stops_when_it_is_no_longer_wanted() {
+        let config = MemoryConfig {
+            prefault: true,
+            ..plain(256 * MIB)
+        };
+        // Four pieces are allocated, and then populated.
+        for wanted in [0, 2, 6] {
+            let asked = std::cell::Cell::new(0);
+            let cancelled = || {
+                asked.set(asked.get() + 1);
+                asked.get() > wanted
+            };
+            let refused = GuestRam::unless(&cancelled, &config).unwrap_err();
+            assert!(matches!(refused, MemoryError::Cancelled), "{refused}");
+            assert_eq!(asked.get(), wanted + 1);
+        }
+        assert!(GuestRam::unless(&|| true, &plain(32 * MIB)).is_ok());
+    }
+
+    #[test]
+    fn a_core_dump_has_no_guest_memory() {
+        let ram = GuestRam::new(&plain(32 * MIB)).unwrap();
+        let start = format!("{:x}-", ram.regions()[0].host_addr);
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let ours = maps.split_once(&start).unwrap().1;
+        let flags = ours.lines().find(|line| line.starts_with("VmFlags:"));
+        assert!(flags.unwrap().contains(" dd"), "{flags:?}");
+    }
+
+    #[test]
+    fn what_no_address_reaches_is_refused() {
+        assert!(reached_by(36, 63 * GIB).is_ok());
+        assert!(reached_by(52, 2 << 40).is_ok());
+        let refused = reached_by(36, 64 * GIB).unwrap_err().to_string();
+        assert!(
+            refused.contains("36 address bits") && refused.contains("64512 MiB"),
+            "{refused}"
         );
     }
 

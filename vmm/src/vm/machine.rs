@@ -17,7 +17,7 @@ use crate::config::{CpuConfig, VmConfig};
 use crate::image::BootFiles;
 use crate::kvm::{self, IrqLine, KvmError, Platform, Routes, Vcpus, Vm};
 use crate::logs::Logs;
-use crate::memory::GuestRam;
+use crate::memory::{self, GuestRam};
 use crate::pci::{BarWindows, ConfigPorts, Ecam, KvmWiring, PciRoot};
 use crate::plugin::registers::Registers;
 use crate::plugin::settle::RegistersConfig;
@@ -70,7 +70,9 @@ impl Machine {
         )?;
         let kvm = kvm::open()?;
         let cpuids = cpuids(&kvm, &config.cpus)?;
-        let ram = Arc::new(GuestRam::new(&config.memory)?);
+        let bits = physical_bits(&cpuids);
+        memory::reached_by(bits, config.memory.size)?;
+        let ram = Arc::new(GuestRam::unless(cancelled, &config.memory)?);
         // Loaded once for its errors; `boot` does it again with all in place.
         files.load(ram.mmap(), layout::ACPI_TABLES.start)?;
         let vm = Vm::new(&kvm, &ram, !config.no_ioeventfd)?;
@@ -94,7 +96,6 @@ impl Machine {
         chipset.attach(&ports)?;
         let registers = Registers::attach(registers, &ports, &mmio, ram.mmap(), |n| line(n))?;
 
-        let bits = physical_bits(&cpuids);
         let (low, high) = layout::ram_ranges(config.memory.size);
         let mmio64 = layout::mmio64(high.unwrap_or(low).end, bits);
         let windows = BarWindows {
