@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use outboard_device::ratelimit::RateLimit;
 
+use super::burial::bury;
 use super::class;
 use super::device::{Lost, Owner, Spec};
 use super::error::{CallError, ConnectError, chain};
@@ -22,11 +23,9 @@ use crate::supervisor::{Process, Supervisor};
 use crate::transport::Identity;
 
 /// A daemon whose stream has ended is about to exit; its last words are worth this wait.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What stands behind a daemon is looked at for so long: it finds a port in use, say, at once.
 const TRIAL: Duration = Duration::from_millis(300);
-/// Between two complaints about a daemon that does not die.
-const KILL_WAIT: Duration = Duration::from_secs(5);
 
 /// A driver can try to start again and again.
 static REFUSED: RateLimit = RateLimit::new();
@@ -202,16 +201,22 @@ impl Actor {
                 let words = process.last_words().to_string();
                 process.signal(libc::SIGKILL);
                 Err(match ended {
-                    Some(status) => ConnectError::Ended {
-                        id,
-                        program: program.into(),
-                        how: status.to_string(),
-                        words,
-                    },
+                    // What it says of itself is the reason.
+                    Some(status) if !status.success() && source.is_disconnect() => {
+                        ConnectError::Ended {
+                            id,
+                            program: program.into(),
+                            how: status.to_string(),
+                            words,
+                        }
+                    }
                     None if expired => ConnectError::Silent { id, seconds, words },
-                    None => ConnectError::Handshake {
+                    ended => ConnectError::Handshake {
                         id,
                         cause: source,
+                        then: ended.map_or_else(String::new, |status| {
+                            format!("; {program} then ended ({status})")
+                        }),
                         words,
                     },
                 })
@@ -417,24 +422,4 @@ impl Actor {
     pub(super) fn id(&self) -> String {
         self.spec.config.id.clone()
     }
-}
-
-/// Sees a daemon dead. Waits as long as it takes, since until then it can write to guest memory;
-/// only a daemon stuck in the kernel takes long.
-fn bury(process: &Process, at_once: bool, inbox: &Inbox) -> Option<std::process::ExitStatus> {
-    if !at_once && let Some(status) = process.wait(LAST_WORDS) {
-        return Some(status);
-    }
-    process.signal(libc::SIGKILL);
-    while !inbox.is_closing() {
-        if let Some(status) = process.wait(KILL_WAIT) {
-            return Some(status);
-        }
-        tracing::error!(
-            device = process.id(),
-            pid = process.pid(),
-            "The daemon outlives SIGKILL; waiting"
-        );
-    }
-    None
 }

@@ -1,7 +1,9 @@
 //! What goes wrong between us and a backend.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
+
+use vhost::vhost_user::Error as VhostUserError;
 
 use crate::supervisor;
 
@@ -52,6 +54,27 @@ impl CallError {
     /// Whether the connection can be used no more: the next answer might belong to this request.
     pub fn is_fatal(&self) -> bool {
         !matches!(self, Self::Refused { .. } | Self::Queue { .. })
+    }
+
+    /// Whether it is no more than that the other side has gone.
+    pub fn is_disconnect(&self) -> bool {
+        match self {
+            Self::Broken {
+                source: vhost::Error::VhostUserProtocol(error),
+                ..
+            } => matches!(
+                error,
+                VhostUserError::Disconnected
+                    | VhostUserError::PartialMessage
+                    | VhostUserError::SocketBroken(_)
+                    | VhostUserError::SocketError(_)
+            ),
+            Self::Stream { source, .. } => matches!(
+                source.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+            ),
+            _ => false,
+        }
     }
 }
 
@@ -114,6 +137,20 @@ pub enum ConnectError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Somebody listens at its socket, and says nothing.
+    #[error(
+        "Device '{id}': a backend listens at {} but does not answer within {seconds} s: it serves \
+         another frontend, or hangs; end that one, or start a daemon for this VM",
+        path.display()
+    )]
+    Busy {
+        /// The device.
+        id: String,
+        /// The socket.
+        path: PathBuf,
+        /// How long was tried.
+        seconds: u64,
+    },
     /// The daemon that was started does not answer at the socket it was told of.
     #[error(
         "Device '{id}': {program} was started, but does not answer at {} within {seconds} s: {}{words}",
@@ -135,7 +172,7 @@ pub enum ConnectError {
     },
     /// The backend did not get through the handshake.
     #[error(
-        "Device '{id}': the handshake with its backend failed: {}{words}",
+        "Device '{id}': the handshake with its backend failed: {}{then}{words}",
         chain(cause)
     )]
     Handshake {
@@ -143,6 +180,8 @@ pub enum ConnectError {
         id: String,
         /// Why; in the message, before the daemon's words.
         cause: CallError,
+        /// How its daemon ended thereupon, if it did.
+        then: String,
         /// The same of its daemon, if we spawned it.
         words: String,
     },

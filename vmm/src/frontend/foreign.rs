@@ -1,5 +1,6 @@
 //! Somebody else's daemon: reached where it listens, and started first where that is asked.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -50,10 +51,18 @@ impl Actor {
         let mut pause = RETRY_FIRST;
         loop {
             let left = time.saturating_sub(begin.elapsed());
+            let listens;
             let attempt: Result<Offer, Box<dyn std::error::Error + Send + Sync>> =
                 match host::connect_to(path) {
-                    Ok(stream) => self.handshake(stream, left).map_err(Into::into),
-                    Err(error) => Err(error.into()),
+                    Ok(stream) => {
+                        listens = true;
+                        self.handshake(stream, left).map_err(Into::into)
+                    }
+                    Err(error) => {
+                        // Its queue of connections is full.
+                        listens = error.kind() == ErrorKind::WouldBlock;
+                        Err(error.into())
+                    }
                 };
             let source = match attempt {
                 Ok(offer) => return Ok(offer),
@@ -86,6 +95,9 @@ impl Actor {
                         words: process.last_words().to_string(),
                         cause: source,
                     },
+                    None if listens && (expired || source.is::<std::io::Error>()) => {
+                        ConnectError::Busy { id, path, seconds }
+                    }
                     None => ConnectError::Socket {
                         id,
                         path,

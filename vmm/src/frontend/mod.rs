@@ -28,6 +28,7 @@
 )]
 
 mod actor;
+mod burial;
 mod class;
 mod device;
 mod error;

@@ -387,7 +387,7 @@ fn unfit_backends_are_refused_by_name() {
     none.get().queues = 0;
     assert!(matches!(
         bench_with(none, |_| ()),
-        Err(ConnectError::Queues { .. })
+        Err(ConnectError::NoQueues { .. })
     ));
 }
 
@@ -424,6 +424,25 @@ fn a_socket_where_nobody_listens_is_named() {
 }
 
 #[test]
+fn a_backend_that_serves_another_is_not_called_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let connecting = || {
+        let mut spec = spec(Host::Socket { path: path.clone() });
+        spec.deadlines.start = SHORT;
+        connect(spec, &Arc::default()).err().unwrap()
+    };
+    // Connections wait in its queue for as long as it does not take them.
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let error = connecting();
+    assert!(matches!(error, ConnectError::Busy { .. }), "{error}");
+    assert!(error.to_string().contains("another frontend"), "{error}");
+    drop(listener);
+    let error = connecting();
+    assert!(matches!(error, ConnectError::Socket { .. }), "{error}");
+}
+
+#[test]
 fn no_answer_in_the_handshake_hurts() {
     use FrontendReq as R;
     let codes = [
@@ -451,7 +470,7 @@ fn no_answer_in_the_handshake_hurts() {
                     let fake = Fake::new();
                     fake.on(code, answer);
                     match bench_with(fake, |spec| spec.deadlines.start = Duration::from_secs(1)) {
-                        Err(ConnectError::Socket { .. }) => {}
+                        Err(ConnectError::Socket { .. } | ConnectError::Busy { .. }) => {}
                         // A config space that is refused costs the config space.
                         Ok(bench) if code == R::GET_CONFIG => {
                             assert_eq!(bench.device.identity().config_len, 0);
@@ -650,9 +669,13 @@ fn giving_up_does_not_wait_for_the_deadline() {
 }
 
 fn process(script: &str, deadline: Duration) -> Result<Arc<Device>, ConnectError> {
+    shell("/bin/sh", script, deadline)
+}
+
+fn shell(program: &str, script: &str, deadline: Duration) -> Result<Arc<Device>, ConnectError> {
     let args = ["-c", script].map(String::from).to_vec();
     let mut spec = spec(Host::Process {
-        program: "/bin/sh".into(),
+        program: program.into(),
         args,
     });
     spec.deadlines.start = deadline;
@@ -681,6 +704,21 @@ fn a_daemon_that_fails_to_start_says_so_itself() {
         text.contains("does not answer") && text.contains("thinking"),
         "{text}"
     );
+}
+
+#[test]
+fn a_daemon_that_ends_after_a_wrong_answer_is_told_of_by_the_answer() {
+    // Answers SET_OWNER and GET_FEATURES with what is no message, and leaves. The name of the flag
+    // for its stream is $0, the number $1; sh takes no number of two digits.
+    let script = "head -c 24 <&$1 >/dev/null; printf '%064d' 0 >&$1; exit 0";
+    let text = shell("/bin/bash", script, LONG).err().unwrap().to_string();
+    for part in ["GET_FEATURES", "then ended (exit status: 0)"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let text = process("exit 0", LONG).err().unwrap().to_string();
+    for part in ["handshake", "then ended (exit status: 0)"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
 }
 
 #[test]
