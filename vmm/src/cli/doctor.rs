@@ -7,6 +7,8 @@ use clap::Args;
 use outboard::doctor::{Finding, Verdict, examine};
 use owo_colors::OwoColorize;
 
+use super::say;
+
 /// Prints PASS, WARN or FAIL for each thing a VM needs of this machine, with the remedy.
 ///
 /// Exits 0 unless something FAILs.
@@ -17,28 +19,33 @@ impl Doctor {
     #[allow(clippy::unused_self)] // as the other verbs; options will come
     pub(super) fn execute(self) -> ExitCode {
         let colour = std::io::stdout().is_terminal();
-        let mut failed = false;
-        for finding in examine() {
-            failed |= finding.verdict == Verdict::Fail;
-            print(&finding, colour);
-        }
-        if failed {
+        let findings = examine();
+        let failed = findings
+            .iter()
+            .any(|finding| finding.verdict == Verdict::Fail);
+        let text: String = findings
+            .iter()
+            .map(|finding| lines(finding, colour))
+            .collect();
+        let code = if failed {
             ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS
-        }
+        };
+        say::answer(&text, code)
     }
 }
 
-fn print(finding: &Finding, colour: bool) {
+fn lines(finding: &Finding, colour: bool) -> String {
     let word = match (finding.verdict, colour) {
         (Verdict::Pass, true) => "PASS".green().to_string(),
         (Verdict::Warn, true) => "WARN".yellow().to_string(),
         (Verdict::Fail, true) => "FAIL".red().to_string(),
         (verdict, false) => verdict.word().to_owned(),
     };
-    println!("{word}  {:<14} {}", finding.subject, finding.fact);
+    let mut text = format!("{word}  {:<14} {}\n", finding.subject, finding.fact);
     if let Some(remedy) = &finding.remedy {
-        println!("{:21}-> {remedy}", "");
+        text = format!("{text}{:21}-> {remedy}\n", "");
     }
+    text
 }

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use outboard::image::disk::{Taken, take_kernel};
 
+use super::say;
+
 const EXAMPLES: &str = "\
 Looks into / and /boot of every ext2, ext3 and ext4 filesystem of the image, on the whole disk
 or in GPT or MBR partitions, for vmlinuz-RELEASE with the highest release, and the initrd that
@@ -43,13 +45,13 @@ impl Image {
         match take_kernel(&image, &out) {
             Ok(taken) => {
                 if taken.root.is_none() {
-                    eprintln!(
+                    say::complain(
                         "outboard: the root filesystem is none of those that can be read: put its \
-                         partition in the place of ROOT (fdisk -l shows them)"
+                         partition in the place of ROOT (fdisk -l shows them)",
                     );
                 }
-                println!("{}", run_line(&image, &taken));
-                ExitCode::SUCCESS
+                let line = format!("{}\n", run_line(&image, &taken));
+                say::answer(&line, ExitCode::SUCCESS)
             }
             Err(error) => {
                 super::complain(&error);

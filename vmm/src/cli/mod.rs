@@ -8,6 +8,7 @@ mod list;
 mod manage;
 mod plugin;
 mod run;
+mod say;
 mod start;
 
 use std::process::ExitCode;
@@ -31,8 +32,8 @@ Exit codes:
   2  the command line is wrong
   3  a device ended and its on-exit is stop
   4  KVM reported an internal error or an exit nobody handles
-  5  the guest triple-faulted under --no-reboot
-  130, 143  ended by Ctrl-C or SIGTERM";
+  5  the guest triple-faulted under --no-reboot, or right after each of several boots
+  129, 130, 143  ended by SIGHUP, Ctrl-C or SIGTERM";
 
 /// A KVM virtual machine monitor whose every device runs outside it.
 #[derive(Parser)]
@@ -145,6 +146,6 @@ fn complain(error: &dyn std::error::Error) {
         text = format!("{text}: {error}");
         cause = error.source();
     }
-    eprintln!("{text}");
+    say::complain(&text);
     logs::note(&text);
 }

@@ -10,6 +10,8 @@ use outboard::config::{
 use outboard::history::Recorder;
 use outboard::{logs, vm};
 
+use super::say;
+
 /// Exit code of a command line that cannot be meant, as clap's own.
 const USAGE: u8 = 2;
 
@@ -62,7 +64,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
     /// The kernel's command line
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     cmdline: Option<String>,
     /// Number of vCPUs, 1 to 254 [default: 1]
     #[arg(long, value_name = "N")]
@@ -112,7 +114,7 @@ impl Run {
         let (mut description, config) = match self.resolve() {
             Ok(both) => both,
             Err(why) => {
-                eprintln!("outboard: {why}");
+                say::complain(&format!("outboard: {why}"));
                 return ExitCode::from(USAGE);
             }
         };
@@ -131,7 +133,7 @@ impl Run {
         match ended {
             Ok(end) => {
                 if let Some(message) = end.message() {
-                    eprintln!("outboard: {message}");
+                    say::complain(&format!("outboard: {message}"));
                     logs::note(&message);
                 }
                 logs::note(&format!("-- the VM ended: {end:?}"));
@@ -205,10 +207,7 @@ fn replace<T>(field: &mut Option<T>, flag: Option<T>) {
 
 fn print(description: &Description) -> ExitCode {
     match toml::to_string(description) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => say::answer(&text, ExitCode::SUCCESS),
         Err(error) => {
             super::complain(&error);
             ExitCode::FAILURE

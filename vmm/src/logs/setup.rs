@@ -26,12 +26,20 @@ static ASKED: OnceLock<LevelFilter> = OnceLock::new();
 /// Begins logging: to standard error what `level` says, or else `RUST_LOG`, or else warnings and
 /// errors. Call it once, first.
 pub fn start(level: Option<LevelFilter>) {
+    let mut unusable = None;
     let shown = match level {
         Some(level) => {
             let _ = ASKED.set(level);
             EnvFilter::new(level.to_string())
         }
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
+        None => match std::env::var("RUST_LOG").as_deref().map(EnvFilter::try_new) {
+            Ok(Ok(filter)) => filter,
+            Ok(Err(error)) => {
+                unusable = Some(error);
+                EnvFilter::new("warn")
+            }
+            Err(_) => EnvFilter::new("warn"),
+        },
     };
     let most = shown.max_level_hint().unwrap_or(KEPT).max(KEPT);
     let kept = EnvFilter::new(format!("{most},{DAEMON}=off"));
@@ -39,16 +47,22 @@ pub fn start(level: Option<LevelFilter>) {
         .with_writer(Stderr::default)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
         .with_target(false)
+        // Of a standard error that takes nothing it could only complain there.
+        .log_internal_errors(false)
         .with_filter(shown);
     let to_file = fmt::layer()
         .with_writer(|| Own)
         .with_ansi(false)
         .with_target(false)
+        .log_internal_errors(false)
         .with_filter(kept);
     tracing_subscriber::registry()
         .with(to_stderr)
         .with(to_file)
         .init();
+    if let Some(error) = unusable {
+        tracing::warn!("RUST_LOG is not usable ({error}); warnings and errors are shown");
+    }
 }
 
 /// How much daemons are to say, as `RUST_LOG` has it: what people see, and what is kept. `None`
