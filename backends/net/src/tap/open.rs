@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use tracing::info;
+use tracing::warn;
 
 use super::{Tap, ioctl};
 use crate::inherit;
@@ -171,7 +171,8 @@ impl Tap {
         ioctl::attach(device.as_fd(), name, MODE | queues)
             .map_err(|source| attach_error(name, existing.is_some(), source))?;
         if existing.is_none() {
-            info!(
+            // For root a misspelt name does not fail.
+            warn!(
                 "Tap '{name}' did not exist: made it, until this daemon ends (bring it up with \
                  `ip link set {name} up`)"
             );
