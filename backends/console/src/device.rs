@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream as StdStream;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use outboard_device::device::LocalFuture;
 use outboard_device::queue::RequestStream;
 use outboard_device::{AsyncDevice, Device, DeviceError, DeviceEvents, Reader, Worker};
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use crate::size::Size;
 
@@ -203,6 +205,9 @@ enum Printed {
 async fn print(stream: &UnixStream, mut reader: Reader<'_>, queue: &RequestStream) -> Printed {
     let mut bytes = [0; CHUNK];
     let mut begun = false;
+    // Once the queue is told to stop: when the rest is lost.
+    let mut end: Option<Instant> = None;
+    let mut stopped = pin!(queue.stopped());
     while !reader.is_empty() {
         let got = reader.read(&mut bytes);
         let mut rest = bytes.get(..got).unwrap_or_default();
@@ -219,19 +224,25 @@ async fn print(stream: &UnixStream, mut reader: Reader<'_>, queue: &RequestStrea
             let writable = async { stream.writable().await.is_ok() };
             tokio::select! {
                 biased;
-                () = queue.stopped(), if !begun => return Printed::Nothing,
+                () = &mut stopped, if end.is_none() => {
+                    if !begun {
+                        return Printed::Nothing;
+                    }
+                    end = Some(Instant::now() + LAST_WORDS);
+                }
                 is = writable => if !is { return Printed::Done },
-                () = moment_after_stop(queue) => return Printed::Done,
+                () = until(end) => return Printed::Done,
             }
         }
     }
     Printed::Done
 }
 
-/// Ends [`LAST_WORDS`] after the queue is told to stop.
-async fn moment_after_stop(queue: &RequestStream) {
-    queue.stopped().await;
-    tokio::time::sleep(LAST_WORDS).await;
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 
@@ -204,10 +205,9 @@ fn carry(
         let people = &cli.people;
         let stop = ending.hear()?;
         let opened = || ending.opened(cli);
-        // "note:" is what the VMM passes on to the person who started it.
         if let Some(path) = &people.attach {
             let attach = Attach::listen(path, cli.own_folder)?;
-            println!("note: {} is at {}", cli.name, path.display());
+            note(&cli.name, path);
             return converse(guest, attach, opened, stop).await;
         }
         if let Some(path) = &people.file {
@@ -218,7 +218,7 @@ fn carry(
         }
         if people.pty {
             let (pty, name) = Pty::open()?;
-            println!("note: {} is at {}", cli.name, name.display());
+            note(&cli.name, &name);
             return converse(guest, pty, opened, stop).await;
         }
         let events = events.clone();
@@ -228,6 +228,12 @@ fn carry(
     });
     runtime.shutdown_background();
     outcome
+}
+
+/// Says where people find the console. "note:" is what the VMM passes on to the person who started it;
+/// where nobody listens, it is found all the same.
+fn note(name: &str, place: &Path) {
+    let _ = writeln!(io::stdout(), "note: {name} is at {}", place.display());
 }
 
 /// Runs the hub, and drops the end (restoring a terminal, removing a socket) before it returns.

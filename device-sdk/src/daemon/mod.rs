@@ -27,7 +27,7 @@ mod signals;
 mod socket;
 
 use std::error::Error;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -118,7 +118,9 @@ pub fn init_logging(args: &LogArgs) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // Of a standard error that takes nothing it could only complain there.
+        .log_internal_errors(false);
     let _ = match std::env::var_os(UNTIMED_LOG) {
         Some(_) => format.without_time().try_init(),
         None => format.try_init(),
@@ -258,7 +260,8 @@ fn inherited(fd: RawFd) -> Result<UnixStream, ServeError> {
 /// Prints an error with its causes on stderr, one chain, each cause once:
 /// `error: cannot open disk.img: Permission denied (os error 13)`.
 pub fn report(error: &(dyn Error + 'static)) {
-    eprintln!("error: {}", chain(error));
+    // Where nobody listens, the exit code still tells.
+    let _ = writeln!(io::stderr(), "error: {}", chain(error));
 }
 
 /// The exit code of `main`: 0, or [`report`] and 1.

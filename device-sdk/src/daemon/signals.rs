@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use tracing::debug;
 
 use crate::device::Refresher;
@@ -35,7 +35,11 @@ pub(super) struct Stop {
 pub(super) struct Signals(SigSet);
 
 impl Signals {
+    /// Also has what goes past the limit of file sizes (`ulimit -f`) fail as any other I/O, and not
+    /// end the daemon by SIGXFSZ.
     pub(super) fn block() -> io::Result<Self> {
+        // SAFETY: to ignore a signal runs no code.
+        unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGTERM);
         signals.add(Signal::SIGINT);

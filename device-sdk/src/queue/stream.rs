@@ -58,9 +58,12 @@ impl SharedGroup {
         }
     }
 
-    /// Wakes every stream.
+    /// Wakes every stream, and whatever else waits for its queue.
     pub(crate) fn wake_all(&self) {
         for news in &self.news {
+            // A device may wait in several places at once: all see what has changed, and so does
+            // one that only begins to wait.
+            news.notify_waiters();
             news.notify_one();
         }
     }

@@ -5,11 +5,14 @@
 //! own, so any tool will do: `socat -,raw,echo=0 UNIX:PATH`, or `outboard-console --connect PATH`.
 
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -23,6 +26,8 @@ use crate::scrollback::Scrollback;
 const LAG: usize = 2 << 20;
 /// People at once.
 const CLIENTS_MAX: usize = 32;
+/// Between two looks at whether one who types no more has gone.
+const GONE_LOOK: Duration = Duration::from_millis(100);
 /// How long the end waits for readers when the guest is gone.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -44,6 +49,8 @@ type Typed = (u64, Vec<u8>);
 
 struct Client {
     id: u64,
+    /// Nothing more will be typed.
+    silent: Arc<AtomicBool>,
     shown: Arc<Shown>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -144,19 +151,42 @@ impl Attach {
         let shown = Arc::new(Shown::default());
         shown.push(&self.scrollback.contents());
         let typed = self.to_typed.clone();
-        let task = tokio::spawn(converse(stream, id, Arc::clone(&shown), typed));
-        self.clients.push(Client { id, shown, task });
+        let silent = Arc::<AtomicBool>::default();
+        let typing = Typing {
+            id,
+            typed,
+            silent: Arc::clone(&silent),
+        };
+        let task = tokio::spawn(converse(stream, Arc::clone(&shown), typing));
+        self.clients.push(Client {
+            id,
+            silent,
+            shown,
+            task,
+        });
     }
 
     /// Whether this client is the one that types.
     fn types(&mut self, id: u64) -> bool {
         self.clients.retain(|client| !client.task.is_finished());
-        self.clients.first().is_some_and(|client| client.id == id)
+        let typist = self
+            .clients
+            .iter()
+            .find(|client| client.id == id || !client.silent.load(Ordering::Relaxed));
+        typist.is_some_and(|client| client.id == id)
     }
 }
 
-/// One person: output goes there, what is typed comes back.
-async fn converse(stream: UnixStream, id: u64, shown: Arc<Shown>, typed: mpsc::Sender<Typed>) {
+/// What a client types, on its way.
+struct Typing {
+    id: u64,
+    typed: mpsc::Sender<Typed>,
+    silent: Arc<AtomicBool>,
+}
+
+/// One person: output goes there, what is typed comes back. Ends when the person has gone, not when
+/// only the typing has ended, as that of `socat -u` or of a pipe.
+async fn converse(stream: UnixStream, shown: Arc<Shown>, typing: Typing) {
     let (mut from, mut to) = stream.into_split();
     let show = async {
         while let Some(bytes) = shown.next().await {
@@ -169,15 +199,29 @@ async fn converse(stream: UnixStream, id: u64, shown: Arc<Shown>, typed: mpsc::S
         let mut bytes = [0; 4096];
         while let Ok(got @ 1..) = from.read(&mut bytes).await {
             let bytes = bytes.get(..got).unwrap_or_default().to_vec();
-            if typed.send((id, bytes)).await.is_err() {
+            if typing.typed.send((typing.id, bytes)).await.is_err() {
                 break;
             }
+        }
+        typing.silent.store(true, Ordering::Relaxed);
+        while !has_gone(from.as_ref()) {
+            tokio::time::sleep(GONE_LOOK).await;
         }
     };
     tokio::select! {
         () = show => {}
         () = listen => {}
     }
+}
+
+/// Whether the other side reads no more, either. Of a stream that has been read to its end the kernel
+/// says that without being asked, so asking is no wait.
+fn has_gone(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let answered = poll(&mut fds, PollTimeout::ZERO);
+    let [fd] = fds;
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+    answered.is_err() || fd.revents().is_none_or(|said| said.intersects(gone))
 }
 
 impl End for Attach {

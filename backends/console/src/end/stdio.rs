@@ -1,7 +1,7 @@
 //! This terminal, or standard input and output when they are none.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -119,7 +119,7 @@ impl Stdio {
     fn say(&self, line: &str) {
         let text = format!("[{line}]\r\n");
         if self.raw.is_none() || nix::unistd::write(std::io::stdin(), text.as_bytes()).is_err() {
-            eprintln!("[{line}]");
+            let _ = writeln!(std::io::stderr(), "[{line}]");
         }
     }
 
