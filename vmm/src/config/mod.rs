@@ -14,6 +14,8 @@ mod net;
 mod new_device;
 mod plugin;
 mod port;
+#[cfg(test)]
+mod reference;
 mod resolve;
 mod shorthand;
 mod slots;
