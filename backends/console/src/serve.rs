@@ -176,10 +176,6 @@ impl Ending {
 
     /// The people's side is open.
     fn opened(&self, cli: &Cli) -> Result<(), Error> {
-        if let Self::Signals = self {
-            // The session would.
-            daemon::confine()?;
-        }
         if let Some(fd) = cli.ready_fd {
             let mut ready = inherit(fd).ok_or(Error::Descriptor(fd))?;
             // Whoever waited for it may have given up.
@@ -223,6 +219,8 @@ fn carry(
         }
         let events = events.clone();
         let resized = move || events.config_changed();
+        // Before its threads are there.
+        daemon::confine()?;
         let stdio = Stdio::open(&cli.name, cli.switch_to.as_deref(), size.clone(), resized)?;
         converse(guest, stdio, opened, stop).await
     });
@@ -243,6 +241,8 @@ async fn converse(
     opened: impl FnOnce() -> Result<(), Error>,
     stop: impl Future<Output = io::Result<()>>,
 ) -> Result<Outcome, Error> {
+    // The session does this for threads of its own.
+    daemon::confine()?;
     opened()?;
     Ok(hub::run(guest, &mut end, stop).await?)
 }

@@ -64,6 +64,9 @@ fn make(plugin: &str) -> Result<(PluginDevice, Reach), String> {
     }
     let reach = Reach {
         net: plugin.needs & OUTBOARD_NEEDS_NET != 0,
+        // Version 1 of the table has no word for either, and what plugins were promised holds.
+        files: true,
+        io_uring: true,
     };
     let device = plugin
         .create(device, &given)

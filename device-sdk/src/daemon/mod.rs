@@ -21,6 +21,8 @@
 
 #![allow(unsafe_code)] // Takes ownership of an inherited descriptor.
 
+mod capabilities;
+mod files;
 mod main;
 mod sandbox;
 mod signals;
@@ -30,7 +32,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -154,6 +156,9 @@ pub fn serve<D: Device>(endpoint: &Endpoint, device: D) -> Result<(), ServeError
 }
 
 /// The same for a device that has to reach more than others.
+///
+/// # Errors
+/// As for [`serve`].
 pub fn serve_with<D: Device>(
     endpoint: &Endpoint,
     mut device: D,
@@ -180,13 +185,20 @@ pub fn serve_with<D: Device>(
 }
 
 /// Takes from this process, for good, what no daemon needs once its files are open: other programs,
-/// processes and networks, and the kernel's levers. [`serve`] does it; for a daemon that serves
-/// something other than a device.
+/// processes, networks and files, root's capabilities, and the kernel's levers. [`serve`] does it; for a
+/// daemon that serves something other than a device, or does so in a thread of its own: files and
+/// capabilities stay with the threads that there are already. May be called again.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn confine() -> io::Result<()> {
     sandbox::confine(Reach::default())
+}
+
+/// Says, before the daemon is confined, that it will remove the file at `path`: root gives up the power
+/// over other users' folders only where it has no such file in one.
+pub fn will_remove(path: &Path) {
+    capabilities::will_remove(path);
 }
 
 fn serve_stream<D: Device>(

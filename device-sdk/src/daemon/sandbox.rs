@@ -2,10 +2,11 @@
 //!
 //! By then everything it needs is open: its image, tap or terminal, and the frontend's stream.
 //! So no daemon has a reason to run another program, to look into another process, or to change
-//! what the machine is. Those system calls fail from here on, in every thread, with EPERM. The
-//! list names what is refused and not what is allowed, so that it holds for every device; a
-//! device that knows its own needs may add a filter of its own in [`Device::start`], which is
-//! where the first thread that meets the guest's data comes from.
+//! what the machine is: [capabilities](super::capabilities) and [files](super::files) are gone from
+//! here on, and those system calls fail, in every thread, with EPERM. The list names what is refused
+//! and not what is allowed, so that it holds for every device; a device that knows its own needs may
+//! add a filter of its own in [`Device::start`], which is where the first thread that meets the
+//! guest's data comes from.
 //!
 //! [`Device::start`]: crate::Device::start
 
@@ -15,9 +16,11 @@ use std::io;
 use nix::sys::prctl;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, apply_filter_all_threads,
+    SeccompRule, apply_filter_all_threads, sock_filter,
 };
-use tracing::warn;
+use tracing::{debug, warn};
+
+use super::{capabilities, files};
 
 /// Refused whatever their arguments.
 const REFUSED: &[libc::c_long] = &[
@@ -27,7 +30,11 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_open,
     libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_tkill,
     libc::SYS_kcmp,
     // Namespaces and mounts.
     libc::SYS_unshare,
@@ -38,8 +45,14 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_chroot,
     libc::SYS_open_tree,
     libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
     libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
     // The kernel itself.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
@@ -61,23 +74,60 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_quotactl,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
     libc::SYS_clock_adjtime,
     libc::SYS_sethostname,
     libc::SYS_setdomainname,
     libc::SYS_personality,
+    libc::SYS_vhangup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
 ];
+
+/// Refused to a daemon that does not need them: what a ring is asked for passes no filter.
+const RINGS: &[libc::c_long] = &[
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+];
+
+/// For this process only, by their first argument.
+const OURSELVES: &[libc::c_long] = &[
+    libc::SYS_kill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+];
+
+/// From this number on, x86 has a second set of system calls, under numbers of their own (x32). No
+/// other machine has so many.
+const X32: u32 = 0x4000_0000;
 
 /// What a daemon has to reach that others do not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Sockets of the network, opened while it serves.
     pub net: bool,
+    /// Files, opened while it serves.
+    pub files: bool,
+    /// Rings of `io_uring`; it is its affair what they may be asked for.
+    pub io_uring: bool,
 }
 
 /// Takes privileges from this process for good. Kernels without seccomp are served all the same,
 /// with a warning: the filter is a second wall, not the first.
 pub(super) fn confine(reach: Reach) -> io::Result<()> {
     prctl::set_no_new_privs()?;
+    capabilities::give_up()?;
+    match files::close_off(reach) {
+        Ok(true) => {}
+        Ok(false) => debug!("this kernel has no Landlock; serving without"),
+        Err(error) => warn!(%error, "files cannot be closed off by Landlock; serving without"),
+    }
     match filter(reach) {
         Ok(program) => {
             if let Err(error) = apply_filter_all_threads(&program) {
@@ -90,8 +140,18 @@ pub(super) fn confine(reach: Reach) -> io::Result<()> {
 }
 
 fn filter(reach: Reach) -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.iter().map(|&call| (call, Vec::new())).collect();
+    let rings = if reach.io_uring { &[] } else { RINGS };
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED
+        .iter()
+        .chain(rings)
+        .map(|&call| (call, Vec::new()))
+        .collect();
+    // Also what a negative or a zero stands for.
+    let us = u64::from(std::process::id());
+    for &call in OURSELVES {
+        let others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, us)?;
+        rules.insert(call, vec![SeccompRule::new(vec![others])?]);
+    }
     // Sockets of any kind but local ones.
     let not_unix = SeccompCondition::new(
         0,
@@ -104,7 +164,38 @@ fn filter(reach: Reach) -> Result<BpfProgram, seccompiler::BackendError> {
     }
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     let machine = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, SeccompAction::Allow, refuse, machine)?.try_into()
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, machine)?;
+    let mut program = refuse_x32().to_vec();
+    program.extend(BpfProgram::try_from(filter)?);
+    Ok(program)
+}
+
+/// Refuses calls from [`X32`] on, and passes others to what comes behind it; the crate knows them by
+/// their numbers only, one by one.
+fn refuse_x32() -> [sock_filter; 3] {
+    let code = |code: u32| code as u16;
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    [
+        // The call's number is the first field of `seccomp_data`.
+        sock_filter {
+            code: code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS),
+            jt: 0,
+            jf: 0,
+            k: 0,
+        },
+        sock_filter {
+            code: code(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K),
+            jt: 0,
+            jf: 1,
+            k: X32,
+        },
+        sock_filter {
+            code: code(libc::BPF_RET | libc::BPF_K),
+            jt: 0,
+            jf: 0,
+            k: refuse,
+        },
+    ]
 }
 
 #[cfg(test)]
@@ -114,7 +205,35 @@ mod tests {
     use std::process::Command;
     use std::thread;
 
+    use nix::errno::Errno;
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
+
     use super::*;
+
+    #[test]
+    fn rings_are_for_those_who_need_them() {
+        let allows = |reach| {
+            let program = filter(reach).unwrap();
+            let ring = move || {
+                prctl::set_no_new_privs().unwrap();
+                seccompiler::apply_filter(&program).unwrap();
+                // SAFETY: without parameters no ring is made.
+                let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, 0, 0) };
+                Errno::result(made)
+            };
+            thread::spawn(ring).join().unwrap() != Err(Errno::EPERM)
+        };
+        // A host may refuse them to everybody.
+        // SAFETY: as above.
+        let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, 0, 0) };
+        let host = Errno::result(made) != Err(Errno::EPERM);
+        assert_eq!(allows(Reach {
+            io_uring: true,
+            ..Reach::default()
+        }), host);
+        assert!(!allows(Reach::default()));
+    }
 
     /// In a thread of its own: the filter stays with the thread.
     #[test]
@@ -129,6 +248,21 @@ mod tests {
             assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
             UnixStream::pair().unwrap();
             thread::spawn(|| ()).join().unwrap();
+            let (us, parent) = (Pid::this(), Pid::parent());
+            assert_eq!(kill(us, None), Ok(()));
+            for other in [parent, Pid::from_raw(0), Pid::from_raw(-1)] {
+                assert_eq!(kill(other, None), Err(Errno::EPERM), "{other}");
+            }
+            // SAFETY: calls that are refused, and that would do nothing with these arguments.
+            for call in [
+                libc::SYS_getpid | i64::from(X32),
+                libc::SYS_io_uring_setup,
+                libc::SYS_mount_setattr,
+                libc::SYS_pidfd_send_signal,
+            ] {
+                let refused = Errno::result(unsafe { libc::syscall(call, 0, 0, 0, 0, 0) });
+                assert_eq!(refused, Err(Errno::EPERM), "{call:#x}");
+            }
         })
         .join()
         .unwrap();

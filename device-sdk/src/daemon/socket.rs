@@ -56,6 +56,7 @@ impl Socket {
         }
         let listener = UnixListener::bind(path)
             .map_err(refuse("check that the directory exists and is writable"))?;
+        super::will_remove(path);
         Ok(Self {
             listener,
             identity: identity(path),

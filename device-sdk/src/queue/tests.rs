@@ -36,6 +36,30 @@ fn fault(guest: &Guest, ring: &Ring<'_>) -> ChainError {
     }
 }
 
+/// A device may wait for the stop in two places at once, and a change of the ring comes between.
+#[tokio::test]
+async fn whoever_waits_for_the_stop_of_a_queue_hears_of_it() {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+    let guest = Guest::new();
+    let group = SharedGroup::new(vec![guest.queue(false)]);
+    let stream = group.streams().remove(0);
+    let (mut one, mut other) = (pin!(stream.stopped()), pin!(stream.stopped()));
+    let mut polled = async || {
+        poll_fn(|context| {
+            let one = one.as_mut().poll(context).is_ready();
+            Poll::Ready((one, other.as_mut().poll(context).is_ready()))
+        })
+        .await
+    };
+    assert_eq!(polled().await, (false, false));
+    group.wake_all();
+    assert_eq!(polled().await, (false, false));
+    group.stop();
+    assert_eq!(polled().await, (true, true));
+}
+
 #[test]
 fn each_way_to_break_a_chain_is_named() {
     let guest = Guest::new();

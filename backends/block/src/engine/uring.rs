@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
+use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
 use outboard_device::ratelimit::RateLimit;
 use tracing::error;
@@ -33,12 +34,29 @@ pub(super) fn probe() -> io::Result<()> {
     Ok(())
 }
 
+/// What a ring is used for; it does nothing else, whatever is put into it. Opening files and sockets
+/// by a ring would pass the daemon's filter of system calls.
+const OPERATIONS: [u8; 7] = [
+    opcode::Nop::CODE,
+    opcode::Read::CODE,
+    opcode::Readv::CODE,
+    opcode::Write::CODE,
+    opcode::Writev::CODE,
+    opcode::Fallocate::CODE,
+    opcode::Fsync::CODE,
+];
+
 fn new_ring() -> io::Result<IoUring> {
     // The completion queue has room for all that are in flight.
-    IoUring::builder()
+    let ring = IoUring::builder()
         .dontfork()
         .setup_cqsize(MAX_IN_FLIGHT as u32)
-        .build(SUBMIT_BATCH)
+        .setup_r_disabled()
+        .build(SUBMIT_BATCH)?;
+    let mut only = OPERATIONS.map(Restriction::sqe_op);
+    ring.submitter().register_restrictions(&mut only)?;
+    ring.submitter().register_enable_rings()?;
+    Ok(ring)
 }
 
 /// Ops in the kernel's hands. Dropping it waits for them: until then the kernel writes to guest
@@ -272,4 +290,31 @@ fn is_passing(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_opens_no_files() {
+        let Ok(mut ring) = new_ring() else {
+            // Not through the harness, which keeps the words of tests that pass to itself.
+            let _ = io::Write::write_all(&mut io::stderr(), b"SKIPPED: no io_uring here\n");
+            return;
+        };
+        let here = types::Fd(libc::AT_FDCWD);
+        let open = opcode::OpenAt::new(here, c"/dev/null".as_ptr()).build();
+        let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_DGRAM, 0).build();
+        for (entry, result) in [
+            (opcode::Nop::new().build(), 0),
+            (open, -libc::EACCES),
+            (socket, -libc::EACCES),
+        ] {
+            // SAFETY: the path is static; the others name no memory.
+            unsafe { ring.submission().push(&entry) }.unwrap();
+            ring.submit_and_wait(1).unwrap();
+            assert_eq!(ring.completion().next().unwrap().result(), result);
+        }
+    }
 }

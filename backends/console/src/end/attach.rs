@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
+use outboard_device::daemon::will_remove;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc};
@@ -128,6 +129,7 @@ impl Attach {
         let before = umask(Mode::from_bits_truncate(0o177));
         let listener = UnixListener::bind(path);
         umask(before);
+        will_remove(path);
         let (to_typed, typed) = mpsc::channel(1);
         Ok(Self {
             listener: listener.map_err(refuse)?,
