@@ -106,6 +106,26 @@ fn a_triple_fault_is_a_reset_or_exit_5() {
 }
 
 #[test]
+fn triple_faults_without_end_are_ended_with_5() {
+    if !has_kvm() {
+        return;
+    }
+    let begin = Instant::now();
+    let (code, said) = run(TRIPLE_FAULT, &[]);
+    assert_eq!(code, Some(5), "{said}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(60),
+        "it took too long"
+    );
+    for part in [
+        "outboard: The guest triple-faulted right after",
+        "on vCPU 0",
+    ] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+}
+
+#[test]
 fn an_internal_error_ends_with_4_and_a_report() {
     if !has_kvm() {
         return;
@@ -135,6 +155,48 @@ fn signals_end_the_vm_with_their_code() {
         kill(Pid::from_raw(vm.id().cast_signed()), signal).unwrap();
         assert_eq!(vm.wait().unwrap().code(), Some(code));
     }
+}
+
+/// As a shell starts what is to run in the background.
+#[test]
+fn a_signal_that_was_ignored_stays_so() {
+    if !has_kvm() {
+        return;
+    }
+    let kernel = kernel(HALT);
+    let mut vm = Command::new("sh");
+    vm.args(["-c", "trap '' INT; exec \"$0\" \"$@\""])
+        .arg(daemon("outboard"))
+        .args(["run", "--serial", "off", "--log-dir", "off", "--kernel"])
+        .arg(kernel.path())
+        .stdin(Stdio::null());
+    let mut vm = vm.spawn().unwrap();
+    wait_for_thread(vm.id(), "vcpu0");
+    let pid = Pid::from_raw(vm.id().cast_signed());
+    kill(pid, Signal::SIGINT).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(vm.try_wait().unwrap(), None, "SIGINT is ignored");
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(vm.wait().unwrap().code(), Some(143));
+}
+
+/// A limit of file sizes (`ulimit -f`) holds for memory too, which is a file.
+#[test]
+fn memory_beyond_the_limit_of_file_sizes_is_an_error_not_a_signal() {
+    if !has_kvm() {
+        return;
+    }
+    let kernel = kernel(HALT);
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -f 2048; exec \"$0\" \"$@\""])
+        .arg(daemon("outboard"))
+        .args(["run", "--serial", "off", "--log-dir", "off", "--kernel"])
+        .arg(kernel.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ulimit -f"), "{said}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -235,6 +236,41 @@ fn people_attach_see_what_was_and_one_types() {
     assert!(!path.exists(), "the socket is left behind");
 }
 
+/// A client that has said all it had to say, such as one that reads a pipe, is still there to see. It
+/// once lost what there was by chance: hence so many.
+#[test]
+fn who_types_no_more_still_sees_and_others_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("console.sock");
+    let mut console = Console::spawn(&["--attach", path.to_str().unwrap()], None);
+    console.guest.write_all(b"printed to nobody\n").unwrap();
+    wait_for(&path);
+    let mut silent: Vec<UnixStream> = (0..25)
+        .map(|_| {
+            let person = attach(&path);
+            person.shutdown(Shutdown::Write).unwrap();
+            person
+        })
+        .collect();
+    for person in &mut silent {
+        expect(person, "printed to nobody");
+    }
+    let mut typist = attach(&path);
+    expect(&mut typist, "printed to nobody");
+    console
+        .guest
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    typist.write_all(b"typed").unwrap();
+    assert_eq!(expect(&mut console.guest, "typed"), "typed");
+    console.guest.write_all(b"to all\n").unwrap();
+    for person in &mut silent {
+        expect(person, "to all");
+    }
+    console.end_of_guest();
+    assert_eq!(console.code(), Some(0));
+}
+
 /// A serial port prints byte by byte; who looks away for a moment misses nothing.
 #[test]
 fn people_attached_may_lag_behind_bytes_printed_one_by_one() {
@@ -325,6 +361,12 @@ fn a_serial_ports_console_is_confined() {
     expect(&mut shown, "hello");
     let status = std::fs::read_to_string(format!("/proc/{}/status", console.child.id())).unwrap();
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    // Every thread: those that serve the terminal as well.
+    let threads = std::fs::read_dir(format!("/proc/{}/task", console.child.id())).unwrap();
+    for thread in threads.flatten() {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap();
+        assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    }
     assert!(
         status.contains("Seccomp:\t2") || !status.contains("Seccomp:"),
         "{status}"
