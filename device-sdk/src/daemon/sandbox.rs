@@ -253,13 +253,13 @@ mod tests {
             for other in [parent, Pid::from_raw(0), Pid::from_raw(-1)] {
                 assert_eq!(kill(other, None), Err(Errno::EPERM), "{other}");
             }
-            // SAFETY: calls that are refused, and that would do nothing with these arguments.
             for call in [
                 libc::SYS_getpid | i64::from(X32),
                 libc::SYS_io_uring_setup,
                 libc::SYS_mount_setattr,
                 libc::SYS_pidfd_send_signal,
             ] {
+                // SAFETY: calls that are refused, and that would do nothing with these arguments.
                 let refused = Errno::result(unsafe { libc::syscall(call, 0, 0, 0, 0, 0) });
                 assert_eq!(refused, Err(Errno::EPERM), "{call:#x}");
             }
