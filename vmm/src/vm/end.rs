@@ -53,7 +53,7 @@ impl End {
             Self::Quit | Self::Destroyed => "destroyed".into(),
             Self::DeviceLost(lost) => format!("crashed: device '{}' lost its backend", lost.id),
             Self::Fault(_) => "crashed: KVM could not go on".into(),
-            Self::TripleFault => "crashed: triple fault".into(),
+            Self::TripleFault | Self::FaultLoop => "crashed: triple fault".into(),
             Self::Signal(signal) => format!("ended by signal {signal}"),
         }
     }
