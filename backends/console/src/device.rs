@@ -228,7 +228,7 @@ async fn print(stream: &UnixStream, mut reader: Reader<'_>, queue: &RequestStrea
                     if !begun {
                         return Printed::Nothing;
                     }
-                    end = Some(Instant::now() + LAST_WORDS);
+                    end = Instant::now().checked_add(LAST_WORDS);
                 }
                 is = writable => if !is { return Printed::Done },
                 () = until(end) => return Printed::Done,

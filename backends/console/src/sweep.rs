@@ -19,7 +19,7 @@ pub(crate) fn sweep(folder: &Path) {
     let Ok(file) = File::open(folder) else {
         return;
     };
-    let end = Instant::now() + DEATH;
+    let begin = Instant::now();
     loop {
         let sockets = sockets(folder);
         if sockets.is_empty() {
@@ -30,7 +30,7 @@ pub(crate) fn sweep(folder: &Path) {
             Ok(()) => sockets
                 .iter()
                 .for_each(|path| drop(std::fs::remove_file(path))),
-            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOOK),
+            Err(TryLockError::WouldBlock) if begin.elapsed() < DEATH => std::thread::sleep(LOOK),
             Err(_) => return,
         }
     }

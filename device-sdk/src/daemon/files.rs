@@ -12,15 +12,16 @@ use super::Reach;
 const KNOWN: ABI = ABI::V6;
 
 /// Keeps the calling thread, and those that it starts, from opening, making or running any file, from
-/// TCP, and from signalling other processes. What is open stays so, and a socket that the daemon has
-/// made can still be removed. False where the kernel has no Landlock.
+/// TCP, and from signalling other processes. What is open stays so, and what the daemon has made can
+/// still be found and removed. False where the kernel has no Landlock.
 pub(super) fn close_off(reach: Reach) -> io::Result<bool> {
     let mut rules = Ruleset::default()
         .scope(Scope::from_all(KNOWN))
         .map_err(io::Error::other)?;
     if !reach.files {
-        let removal = AccessFs::RemoveFile | AccessFs::RemoveDir;
-        let files = AccessFs::from_all(KNOWN) & !removal;
+        // A daemon sweeps up at its end: finds what it is to remove, and removes it.
+        let sweeping = AccessFs::ReadDir | AccessFs::RemoveFile | AccessFs::RemoveDir;
+        let files = AccessFs::from_all(KNOWN) & !sweeping;
         rules = rules.handle_access(files).map_err(io::Error::other)?;
     }
     if !reach.net {
@@ -64,6 +65,8 @@ mod tests {
             ] {
                 assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
             }
+            let left = fs::read_dir(image.parent().unwrap()).unwrap();
+            assert_eq!(left.count(), 1);
             fs::remove_file(&image).unwrap();
         })
         .join()
