@@ -228,10 +228,13 @@ mod tests {
         // SAFETY: as above.
         let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, 0, 0) };
         let host = Errno::result(made) != Err(Errno::EPERM);
-        assert_eq!(allows(Reach {
-            io_uring: true,
-            ..Reach::default()
-        }), host);
+        assert_eq!(
+            allows(Reach {
+                io_uring: true,
+                ..Reach::default()
+            }),
+            host
+        );
         assert!(!allows(Reach::default()));
     }
 
