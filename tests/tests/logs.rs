@@ -67,11 +67,11 @@ fn logs_outlive_the_vm_and_are_for_their_owner_only() {
         ),
         (
             "disk0.log",
-            ["outboard-block --path disk.img", "exit status: 0"],
+            ["outboard-block --path=disk.img", "exit status: 0"],
         ),
         (
             "ttyS0.log",
-            ["outboard-console --name ttyS0", "exit status: 0"],
+            ["outboard-console --name=ttyS0", "exit status: 0"],
         ),
     ] {
         let log = read(&usual(&home, name));
