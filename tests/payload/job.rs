@@ -42,6 +42,13 @@ pub fn run(line: &str) {
             "leave" => check(job, leave()),
             "hostile" => check(job, hostile(number(line, "seed", 1))),
             "plug" => check(job, plug(number(line, "cycles", 1))),
+            // Slots of its own devices aside, again and again.
+            "eject" => {
+                say!("ejecting");
+                loop {
+                    port::out32(SLOTS_EJECT, 0xfffe_fefe);
+                }
+            }
             "storm" => storm(number(line, "seed", 1)),
             "resize" => check(job, resize()),
             "bench" => check(job, bench::run(DISK_SLOT, requests)),

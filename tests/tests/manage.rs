@@ -68,7 +68,11 @@ fn a_vm_is_listed_suspended_resumed_and_given_a_disk_that_it_uses() {
         0,
         "ticks of CPU"
     );
+    // A reset does not wake it.
+    succeed(&home, &["reboot", "web"]);
+    assert_eq!(info(&home, "web")["state"], "paused");
     succeed(&home, &["resume", "web"]);
+    guest.expect("ready for devices");
     assert!(refused(&home, &["resume", "web"]).contains("running"));
 
     disk(home.path(), "more.img", 16);
@@ -171,6 +175,36 @@ fn a_vm_is_defined_started_in_the_background_and_destroyed() {
     assert!(refused(&home, &["start", "web"]).contains("disk.img"));
     succeed(&home, &["undefine", "web"]);
     assert!(!succeed(&home, &["list", "--all"]).contains("web"));
+    home.assert_left_clean();
+}
+
+#[test]
+fn a_guest_that_ejects_without_end_neither_fills_the_vmm_nor_holds_it_up() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    let mut vm = command("jobs=eject");
+    vm.args(["--name", "web"]);
+    home.adopt(&mut vm);
+    let mut guest = Guest::start(vm);
+    guest.expect("ejecting");
+    let resident = || -> usize {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", guest.pid())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse().unwrap()
+    };
+    let before = resident();
+    std::thread::sleep(Duration::from_secs(1));
+    // Pages of 4 KiB.
+    assert!(
+        resident() < before + 1024,
+        "{before} pages, now {}",
+        resident()
+    );
+    let begin = Instant::now();
+    succeed(&home, &["destroy", "web"]);
+    assert_eq!(guest.end().status.code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(10));
     home.assert_left_clean();
 }
 

@@ -223,9 +223,9 @@ impl Vm<'_> {
                 Event::Quit => return Ok(End::Quit),
                 Event::Signal(libc::SIGPWR) => self.machine.press_power_button(),
                 Event::Signal(signal) => return Ok(End::Signal(signal)),
-                Event::Ejected(slot) => self.machine.devices().take_out(slot),
+                Event::Ejected => self.machine.take_ejected(),
                 Event::Arrived(arrival) => self.arrived(*arrival),
-                Event::Gone(id) => self.gone(&id),
+                Event::Gone(slot) => self.gone(slot),
                 Event::Asked(Request::Destroy(reply)) => {
                     answer(reply, Ok(()));
                     return Ok(End::Destroyed);
@@ -245,7 +245,10 @@ impl Vm<'_> {
                 self.inbox.recv_timeout(left).ok()
             }
         }?;
-        tracing::info!(event = event.word(), state = self.state.word(), "VM event");
+        // As often as a guest likes; what comes of it is told there.
+        if !matches!(event, Event::Ejected) {
+            tracing::info!(event = event.word(), state = self.state.word(), "VM event");
+        }
         Some(event)
     }
 
@@ -294,11 +297,19 @@ impl Vm<'_> {
         if self.state != State::Running {
             return Err(Refusal::NotRunning(self.state.word()));
         }
-        let parked = self.machine.pause();
-        parked.map_err(|error| Refusal::Failed(Box::new(error.into())))?;
-        self.machine.devices().pause();
-        self.state = State::Paused;
-        Ok(())
+        if let Err(error) = self.machine.pause() {
+            self.machine.resume();
+            return Err(Refusal::Failed(Box::new(error.into())));
+        }
+        let late = self.machine.devices().pause();
+        if late.is_empty() {
+            self.state = State::Paused;
+            return Ok(());
+        }
+        // Undone in the order in which it was asked, by those who have yet to do it too.
+        self.machine.devices().resume();
+        self.machine.resume_late();
+        Err(Refusal::Late(late.join(", ")))
     }
 
     /// Lets rings, then vCPUs go on.
@@ -313,7 +324,9 @@ impl Vm<'_> {
     }
 
     /// The machine resets: same process, same daemons, the kernel loaded anew.
+    /// One that is suspended stays so.
     fn reboot(&mut self) -> Result<(), VmError> {
+        let suspended = self.state == State::Paused;
         self.machine.pause()?;
         self.state = State::Paused;
         self.machine.reset()?;
@@ -331,8 +344,10 @@ impl Vm<'_> {
             self.events.post(event);
         }
         self.machine.boot()?;
-        self.machine.resume();
-        self.state = State::Running;
+        if !suspended {
+            self.machine.resume();
+            self.state = State::Running;
+        }
         Ok(())
     }
 }

@@ -336,6 +336,7 @@ fuzz_target!(|life: Life| {
         deadlines: Deadlines {
             start: SHORT,
             call: SHORT,
+            pause: SHORT,
             reset: SHORT,
         },
     };

@@ -102,7 +102,7 @@ impl IntoResponse for Refusal {
             Self::NotRunning(_) | Self::NotPaused(_) | Self::Busy { .. } => StatusCode::CONFLICT,
             Self::NoDevice { .. } => StatusCode::NOT_FOUND,
             Self::Description(_) => StatusCode::BAD_REQUEST,
-            Self::Connect(_) | Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Late(_) | Self::Connect(_) | Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Over => StatusCode::GONE,
         };
         let mut error = self.to_string();

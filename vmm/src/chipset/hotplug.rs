@@ -32,6 +32,8 @@ pub const EJECT: u8 = 8;
 pub struct SlotHotplug {
     up: u32,
     down: u32,
+    /// Slots that the guest has ejected and nobody has looked at yet.
+    ejected: u32,
     power: Arc<Mutex<PowerManagement>>,
     events: EventSink,
 }
@@ -43,6 +45,7 @@ impl SlotHotplug {
         Self {
             up: 0,
             down: 0,
+            ejected: 0,
             power,
             events,
         }
@@ -52,6 +55,12 @@ impl SlotHotplug {
     pub fn plugged(&mut self, slot: u8) {
         self.up |= 1u32.checked_shl(slot.into()).unwrap_or(0);
         super::lock(&self.power).raise_general_event(GENERAL_EVENT);
+    }
+
+    /// Takes the slots that the guest has ejected, 1 to 31.
+    pub fn take_ejected(&mut self) -> impl Iterator<Item = u8> + use<> {
+        let slots = std::mem::take(&mut self.ejected);
+        (1..32).filter(move |slot| slots & (1 << slot) != 0)
     }
 
     /// Asks the guest to give up the device in `slot`, 1 to 31.
@@ -77,10 +86,13 @@ impl RegisterDevice for SlotHotplug {
             return;
         };
         if offset == u64::from(EJECT) {
-            let slots = u32::from_le_bytes(data);
-            // Slot 0 is the host bridge, which stays.
-            for slot in (1..32).filter(|slot| slots & (1 << slot) != 0) {
-                (self.events)(ChipsetEvent::Ejected(slot));
+            // Slot 0 is the host bridge, which stays. One event until somebody looks, so that a guest
+            // cannot pile them up.
+            let slots = u32::from_le_bytes(data) & !1;
+            let was = self.ejected;
+            self.ejected |= slots;
+            if was == 0 && slots != 0 {
+                (self.events)(ChipsetEvent::Ejected);
             }
         }
     }
@@ -88,6 +100,7 @@ impl RegisterDevice for SlotHotplug {
     fn reset(&mut self) {
         self.up = 0;
         self.down = 0;
+        self.ejected = 0;
     }
 }
 
@@ -114,6 +127,13 @@ mod tests {
         hotplug.write(EJECT.into(), &[9, 0, 0, 0]);
         hotplug.write(EJECT.into(), &[2]);
         hotplug.write(UP.into(), &[2, 0, 0, 0]);
-        assert_eq!(*taken.lock().unwrap(), [ChipsetEvent::Ejected(3)]);
+        hotplug.write(EJECT.into(), &[0xfe, 0xff, 0xff, 0xff]);
+        assert_eq!(*taken.lock().unwrap(), [ChipsetEvent::Ejected]);
+        assert_eq!(hotplug.take_ejected().count(), 31);
+        hotplug.write(EJECT.into(), &[1, 0, 0, 0]);
+        assert_eq!(taken.lock().unwrap().len(), 1);
+        hotplug.write(EJECT.into(), &[8, 0, 0, 0]);
+        assert_eq!(taken.lock().unwrap().len(), 2);
+        assert_eq!(hotplug.take_ejected().collect::<Vec<_>>(), [3]);
     }
 }

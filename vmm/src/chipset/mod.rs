@@ -44,8 +44,8 @@ pub enum ChipsetEvent {
     PowerOff,
     /// Reset the machine.
     Reset,
-    /// Take out the device in this PCI slot, 1 to 31, which the guest uses no more.
-    Ejected(u8),
+    /// Take out the devices that the guest uses no more: see [`SlotHotplug::take_ejected`].
+    Ejected,
 }
 
 /// Takes [`ChipsetEvent`]s. Called on the vCPU thread whose write caused it, with the device's

@@ -31,7 +31,7 @@ pub use mac::Mac;
 pub use new_device::{NewDevice, Taken};
 pub use plugin::{PluginConfig, PluginDevice, PluginHost};
 pub use port::Port;
-pub(crate) use resolve::{is_name, runtime_base};
+pub(crate) use resolve::{DEFAULT_NAME, is_name, runtime_base};
 pub use values::{OnOff, Size};
 pub use virtio_id::VirtioId;
 

@@ -13,6 +13,9 @@ use super::{
     Port, VirtioId, VmConfig,
 };
 
+/// What a VM is called that nobody has named.
+pub(crate) const DEFAULT_NAME: &str = "vm";
+
 const MEMORY_MIN: u64 = 32 << 20;
 const MEMORY_STEP: u64 = 2 << 20;
 /// What `--console`, `--serial` and the VMM are called, in messages and logs.
@@ -24,7 +27,7 @@ impl Description {
     /// # Errors
     /// One sentence that names the key, the value and the remedy.
     pub fn resolve(&mut self) -> Result<VmConfig, String> {
-        let name = self.name.get_or_insert_with(|| "vm".into()).clone();
+        let name = self.name.get_or_insert_with(|| DEFAULT_NAME.into()).clone();
         check_name(&name).map_err(|why| self.named_after(&name, why))?;
         let runtime_dir = runtime_dir(&name);
         let kernel = self

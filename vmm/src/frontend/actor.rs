@@ -253,16 +253,19 @@ impl Actor {
                     self.state.queue_stopped(index);
                 }
                 Command::Reset(number) => self.reset(number),
-                Command::Pause(_done) => {
-                    let paused = self.call(|link, _| link.pause());
+                Command::Pause(done) => {
+                    let paused = self.within(self.spec.deadlines.pause, |link, _| link.pause());
                     self.stopped(paused);
+                    // Nobody may be waiting for it any more.
+                    let _ = done.send(());
                 }
-                Command::Resume(_done) => {
+                Command::Resume(done) => {
                     let resumed = self.call(Link::resume);
                     // A loss meanwhile was told when it happened.
                     if !matches!(resumed, Ok(None)) {
                         self.started(resumed);
                     }
+                    let _ = done.send(());
                 }
                 Command::WriteConfig { offset, data } => self.write_config(offset, &data),
                 Command::ConfigChanged => self.config_changed(),
@@ -282,10 +285,18 @@ impl Actor {
         &mut self,
         request: impl FnOnce(&mut Link, &MemoryTable) -> Result<T, CallError>,
     ) -> Result<Option<T>, CallError> {
+        self.within(self.spec.deadlines.call, request)
+    }
+
+    fn within<T>(
+        &mut self,
+        deadline: Duration,
+        request: impl FnOnce(&mut Link, &MemoryTable) -> Result<T, CallError>,
+    ) -> Result<Option<T>, CallError> {
         let Some(link) = &mut self.link else {
             return Ok(None);
         };
-        let _deadline = self.watch.within(self.spec.deadlines.call);
+        let _deadline = self.watch.within(deadline);
         request(link, &self.memory).map(Some)
     }
 

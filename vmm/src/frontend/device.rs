@@ -1,10 +1,11 @@
 //! A device as the VM and the transport see it.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::actor::{Actor, Ready};
 use super::error::ConnectError;
@@ -35,6 +36,9 @@ pub struct Deadlines {
     pub start: Duration,
     /// For one thing that the driver asks: starting, config access.
     pub call: Duration,
+    /// For stopping every ring where it is: requests under way have to end first, and how long a disk
+    /// takes is not the backend's fault.
+    pub pause: Duration,
     /// From the driver's reset to the last ring's end, whatever else is going on.
     pub reset: Duration,
 }
@@ -48,8 +52,13 @@ const RETIRE: Duration = Duration::from_secs(1);
 
 impl Default for Deadlines {
     fn default() -> Self {
-        let [start, call, reset] = [10, 5, 4].map(Duration::from_secs);
-        Self { start, call, reset }
+        let [start, call, pause, reset] = [10, 5, 20, 4].map(Duration::from_secs);
+        Self {
+            start,
+            call,
+            pause,
+            reset,
+        }
     }
 }
 
@@ -172,8 +181,8 @@ impl Device {
     }
 
     /// [Closes](Self::close) the device and sees its daemon end, by force where it does not by
-    /// itself. Takes a few seconds at most.
-    pub fn retire(&self) {
+    /// itself. Takes a few seconds at most, and none once `over` is set.
+    pub fn retire(&self, over: &AtomicBool) {
         self.close();
         let Some(process) = self.state.process() else {
             return;
@@ -182,8 +191,11 @@ impl Device {
             if let Some(signal) = signal {
                 process.signal(signal);
             }
-            if process.wait(RETIRE).is_some() {
-                return;
+            let end = Instant::now() + RETIRE;
+            while Instant::now() < end {
+                if process.wait(LOOK).is_some() || over.load(Ordering::Relaxed) {
+                    return;
+                }
             }
         }
     }
@@ -198,18 +210,19 @@ impl Device {
     }
 
     /// Stops every ring where it is; posted. Call it with all vCPUs parked. No ring is touched any
-    /// more once the receiver is disconnected, because the backend stopped or was cut off.
+    /// more once the receiver has something. Disconnected without, it was not carried out: the device
+    /// is closing.
     pub fn pause(&self) -> mpsc::Receiver<()> {
         let (done, paused) = mpsc::channel();
-        self.post(Command::Pause(done));
+        self.threads.inbox.owner(Command::Pause(done));
         paused
     }
 
-    /// Lets the rings go on; posted, and carried out once the receiver is disconnected. Does
-    /// nothing to those that [`pause`](Self::pause) has not stopped.
+    /// Lets the rings go on; posted, and carried out once the receiver has something. Does nothing to
+    /// those that [`pause`](Self::pause) has not stopped.
     pub fn resume(&self) -> mpsc::Receiver<()> {
         let (done, resumed) = mpsc::channel();
-        self.post(Command::Resume(done));
+        self.threads.inbox.owner(Command::Resume(done));
         resumed
     }
 

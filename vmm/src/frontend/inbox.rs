@@ -29,9 +29,9 @@ pub(super) enum Command {
     Reset(u64),
     /// The driver wrote to the config space.
     WriteConfig { offset: u32, data: Vec<u8> },
-    /// Stop every ring where it is, then drop the sender.
+    /// Stop every ring where it is, then say so.
     Pause(Sender<()>),
-    /// Let every ring go on where it was stopped, then drop the sender.
+    /// Let every ring go on where it was stopped, then say so.
     Resume(Sender<()>),
     /// The backend's config space changed.
     ConfigChanged,
@@ -71,6 +71,12 @@ impl Inbox {
         posted.commands.push_back(command);
         self.ready.notify_one();
         true
+    }
+
+    /// Posts what the VM's owner wants, who does so once at a time: there is always room for it.
+    pub(super) fn owner(&self, command: Command) {
+        self.posted().commands.push_back(command);
+        self.ready.notify_one();
     }
 
     /// Posts a config write. `false`: there were too many, and it was dropped.

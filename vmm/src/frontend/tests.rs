@@ -81,6 +81,7 @@ fn spec(host: Host) -> Spec {
     let deadlines = Deadlines {
         start: LONG,
         call: LONG,
+        pause: LONG,
         reset: LONG,
     };
     Spec {
@@ -775,7 +776,7 @@ proptest! {
     fn no_answer_is_harmful(code in 1..44_u32, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let bench = bench_with(Fake::new(), |spec| {
             let short = Duration::from_millis(20);
-            spec.deadlines = Deadlines { start: LONG, call: short, reset: short };
+            spec.deadlines = Deadlines { start: LONG, call: short, pause: short, reset: short };
         }).unwrap();
         bench.fake.get().script.insert(code, Answer::Bytes(bytes));
         bench.device.start(start(&[0, 1]));

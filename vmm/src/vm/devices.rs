@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::info::DeviceInfo;
 use super::plug::Arrival;
 use super::request::{Plugged, Reply};
 use super::terminal::Terminal;
-use crate::config::{DeviceConfig, Port, Taken, VmConfig};
+use crate::config::{DeviceConfig, Host, Port, Taken, VmConfig};
 use crate::frontend::{ConnectError, Deadlines, Device, Lost, Owner, Pending, Spec};
 use crate::memory::GuestRam;
 use crate::pci::{KvmWiring, PciFunction, PciRoot};
@@ -24,6 +24,10 @@ use crate::transport::{VirtioPci, in_ram};
 /// How long a device that is taken out may take to stop: longer than its own deadline, after which
 /// its backend is cut off.
 const STOP: Duration = Duration::from_secs(8);
+
+/// How long all devices together may take to stop or start their rings: requests under way end first.
+const PAUSE: Duration = Duration::from_secs(25);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What every device of a VM is made with.
 #[derive(Clone)]
@@ -217,9 +221,9 @@ impl Devices {
     /// Sets out for the backend of one more device, whose slot must be free. `Event::Arrived` is
     /// posted when it has come up, or has not.
     pub(super) fn invite(&mut self, config: DeviceConfig, reply: Reply<Plugged>) {
-        let (id, over) = (config.id.clone(), self.over.clone());
+        let (id, slot, over) = (config.id.clone(), config.slot, self.over.clone());
         let (events, begun) = (self.parts.events.clone(), self.parts.begin(&config));
-        self.seats.insert(config.slot, Seat::Arriving(id.clone()));
+        self.seats.insert(slot, Seat::Arriving(id.clone()));
         let wait = move || {
             let cancelled = || over.load(Ordering::Relaxed);
             let device = begun.and_then(|pending| pending.wait_unless(cancelled));
@@ -231,63 +235,91 @@ impl Devices {
         };
         if let Err(error) = self.spawn(&id, "plug", wait) {
             tracing::warn!(device = id, %error, "the device cannot be awaited");
-            self.free(&id);
+            self.free(slot);
         }
     }
 
-    /// Frees the slot of a device that has not come up, or is gone.
-    pub(super) fn free(&mut self, id: &str) {
-        self.seats
-            .retain(|_, seat| matches!(seat, Seat::Seated { .. }) || seat.id() != id);
+    /// Frees the slot of a device that has not come up, or is gone. Its name, if it was so.
+    pub(super) fn free(&mut self, slot: u8) -> Option<String> {
+        match self.seats.get(&slot)? {
+            Seat::Seated { .. } => None,
+            Seat::Arriving(id) | Seat::Going(id) => {
+                let id = id.clone();
+                self.seats.remove(&slot);
+                Some(id)
+            }
+        }
     }
 
     /// Takes a device out of its slot: the guest has it no more. Its rings stop, its backend is
-    /// disconnected and its daemon ends, after which `Event::Gone` is posted.
+    /// disconnected and its daemon ends, after which `Event::Gone` is posted. Does nothing where the
+    /// guest has no device.
     pub(super) fn take_out(&mut self, slot: u8) {
-        let Some(Seat::Seated { config, device, .. }) = self.seats.remove(&slot) else {
+        let Some(Seat::Seated { config, device, .. }) = self.seats.get(&slot) else {
             return;
         };
+        let (config, device) = (config.clone(), device.clone());
         let function = self.pci.remove(slot);
         if let Some(function) = &function {
             function.reset();
         }
-        let id = config.id;
+        let id = config.id.clone();
+        tracing::info!(device = id, "The device is taken out");
         self.seats.insert(slot, Seat::Going(id.clone()));
-        let events = self.parts.events.clone();
-        let name = id.clone();
+        let (events, over) = (self.parts.events.clone(), self.over.clone());
         let gone = {
             let device = device.clone();
             move || {
-                retire(function.as_deref(), &device);
+                retire(function.as_deref(), &device, &over);
                 drop((function, device));
-                events.post(Event::Gone(name));
+                if let Host::Foreign {
+                    socket: Some(path), ..
+                } = &config.host
+                {
+                    // Not every daemon removes what it has made.
+                    let _ = std::fs::remove_file(path);
+                }
+                events.post(Event::Gone(slot));
             }
         };
         if let Err(error) = self.spawn(&id, "out", gone) {
             // Without a thread its end is not waited for.
             tracing::warn!(device = id, %error, "the device's end cannot be awaited");
             device.close();
-            self.free(&id);
+            self.free(slot);
         }
     }
 
-    /// Stops every ring where it is; all vCPUs are parked.
-    pub(super) fn pause(&self) {
-        self.all(Device::pause);
+    /// Stops every ring where it is; all vCPUs are parked. The names of the devices that have not
+    /// stopped: they did not in time, or the VM is to end.
+    pub(super) fn pause(&self) -> Vec<String> {
+        self.all(Device::pause)
     }
 
-    /// Lets the rings go on.
-    pub(super) fn resume(&self) {
-        self.all(Device::resume);
+    /// Lets the rings go on. The names of the devices that have not yet.
+    pub(super) fn resume(&self) -> Vec<String> {
+        self.all(Device::resume)
     }
 
-    /// Has every device do something, all at once, and waits until all have. Each device's own
-    /// deadline bounds that.
-    fn all(&self, what: impl Fn(&Device) -> Receiver<()>) {
-        let done: Vec<_> = self.seated().map(|(_, device, _)| what(device)).collect();
-        for done in done {
-            let _ = done.recv();
-        }
+    /// Has every device do something, all at once, and waits until all have.
+    fn all(&self, what: impl Fn(&Device) -> Receiver<()>) -> Vec<String> {
+        let all = self.seated();
+        let asked: Vec<_> = all
+            .map(|(config, device, _)| (&config.id, what(device)))
+            .collect();
+        let end = Instant::now() + PAUSE;
+        let waited = |done: Receiver<()>| loop {
+            match done.recv_timeout(LOOK) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Timeout)
+                    if Instant::now() < end && !self.parts.events.is_urgent() => {}
+                Err(_) => return false,
+            }
+        };
+        let late = asked
+            .into_iter()
+            .filter_map(|(id, done)| (!waited(done)).then_some(id));
+        late.cloned().collect()
     }
 
     /// What a person is told of each.
@@ -333,13 +365,15 @@ impl Devices {
     }
 }
 
-/// Waits until a device that was reset has stopped, then ends its backend.
-fn retire(function: Option<&dyn PciFunction>, device: &Device) {
+/// Waits until a device that was reset has stopped, then ends its backend. Once the VM is over, its own
+/// end takes care of that.
+fn retire(function: Option<&dyn PciFunction>, device: &Device, over: &AtomicBool) {
     let end = Instant::now() + STOP;
-    while function.is_some_and(|function| !function.is_reset()) && Instant::now() < end {
+    let waits = || function.is_some_and(|function| !function.is_reset());
+    while waits() && Instant::now() < end && !over.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(1));
     }
-    device.retire();
+    device.retire(over);
 }
 
 /// Who hears that a device is lost.

@@ -1,6 +1,7 @@
 //! What happens to a VM, on its way to the VM's owner.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::plug::Arrival;
@@ -25,17 +26,26 @@ pub(super) enum Event {
     Quit,
     /// A signal came.
     Signal(i32),
-    /// The guest has let go of the device in this PCI slot.
-    Ejected(u8),
+    /// The guest has let go of devices: see the chipset.
+    Ejected,
     /// A device that is to be plugged in has come up, or has not.
     Arrived(Box<Arrival>),
-    /// A device that was taken out is gone, with its threads and its daemon.
-    Gone(String),
+    /// The device that was taken out of this slot is gone, with its threads and its daemon.
+    Gone(u8),
     /// Somebody asks for something.
     Asked(Request),
 }
 
 impl Event {
+    /// Somebody outside has decided that the VM is over.
+    fn ends_the_vm(&self) -> bool {
+        match self {
+            Self::Quit | Self::Asked(Request::Destroy(_)) => true,
+            Self::Signal(signal) => *signal != libc::SIGPWR,
+            _ => false,
+        }
+    }
+
     /// What to call it in a log.
     pub(super) fn word(&self) -> &'static str {
         match self {
@@ -46,7 +56,7 @@ impl Event {
             Self::DeviceLost(_) => "device lost",
             Self::Quit => "quit",
             Self::Signal(_) => "signal",
-            Self::Ejected(_) => "device ejected",
+            Self::Ejected => "device ejected",
             Self::Arrived(_) => "device arrived",
             Self::Gone(_) => "device gone",
             Self::Asked(_) => "request",
@@ -57,24 +67,37 @@ impl Event {
     pub(super) fn is_answered_by_reset(&self) -> bool {
         matches!(
             self,
-            Self::PowerOff | Self::Reset | Self::TripleFault | Self::Ejected(_)
+            Self::PowerOff | Self::Reset | Self::TripleFault | Self::Ejected
         )
     }
 }
 
 /// Posts events. Clones post to the same owner; posting never blocks.
 #[derive(Debug, Clone)]
-pub(super) struct Events(Sender<Event>);
+pub(super) struct Events {
+    sender: Sender<Event>,
+    /// Somebody wants the VM to end.
+    urgent: Arc<AtomicBool>,
+}
 
 pub(super) fn pair() -> (Events, Receiver<Event>) {
     let (sender, inbox) = channel();
-    (Events(sender), inbox)
+    let urgent = Arc::default();
+    (Events { sender, urgent }, inbox)
 }
 
 impl Events {
     /// Tells the owner. Nobody listens once the VM is over.
     pub(super) fn post(&self, event: Event) {
-        let _ = self.0.send(event);
+        if event.ends_the_vm() {
+            self.urgent.store(true, Ordering::Relaxed);
+        }
+        let _ = self.sender.send(event);
+    }
+
+    /// Whether the owner has better things to do than to wait for devices.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Relaxed)
     }
 
     /// For the chipset.
@@ -84,7 +107,7 @@ impl Events {
             events.post(match event {
                 ChipsetEvent::PowerOff => Event::PowerOff,
                 ChipsetEvent::Reset => Event::Reset,
-                ChipsetEvent::Ejected(slot) => Event::Ejected(slot),
+                ChipsetEvent::Ejected => Event::Ejected,
             });
         })
     }

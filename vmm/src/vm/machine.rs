@@ -186,6 +186,12 @@ impl Machine {
         self.hotplug().request_unplug(slot);
     }
 
+    /// Takes out what the guest has ejected.
+    pub(super) fn take_ejected(&mut self) {
+        let slots = self.hotplug().take_ejected();
+        slots.for_each(|slot| self.devices.take_out(slot));
+    }
+
     fn hotplug(&self) -> MutexGuard<'_, SlotHotplug> {
         let hotplug = self.chipset.hotplug();
         hotplug.lock().unwrap_or_else(PoisonError::into_inner)

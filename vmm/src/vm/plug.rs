@@ -65,7 +65,7 @@ impl Vm<'_> {
         let device = match device {
             Ok(device) => device,
             Err(source) => {
-                self.machine.devices().free(&id);
+                self.machine.devices().free(slot);
                 return answer(reply, Err(Refusal::Connect(Box::new(source))));
             }
         };
@@ -107,12 +107,14 @@ impl Vm<'_> {
         Ok(())
     }
 
-    /// A device is gone: one of the same name may come.
-    pub(super) fn gone(&mut self, id: &str) {
-        self.machine.devices().free(id);
+    /// The device of a slot is gone: one of the same name may come.
+    pub(super) fn gone(&mut self, slot: u8) {
+        let Some(id) = self.machine.devices().free(slot) else {
+            return;
+        };
         let waiting = std::mem::take(&mut self.successors);
         for successor in waiting {
-            if successor.device.id() == Some(id) {
+            if successor.device.id() == Some(id.as_str()) {
                 self.add(successor.device, successor.reply);
             } else {
                 self.successors.push(successor);

@@ -63,6 +63,11 @@ pub enum Refusal {
     /// The device's backend did not come up.
     #[error(transparent)]
     Connect(Box<ConnectError>),
+    /// Devices did not stop in time, and everything goes on.
+    #[error(
+        "The VM runs on, for the requests of {0} did not end in time; try again when there is less to do"
+    )]
+    Late(String),
     /// The VM could not carry it out.
     #[error("The VM could not do it")]
     Failed(#[source] Box<super::VmError>),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::VmError;
-use crate::config::{DeviceConfig, Host, Port, VmConfig};
+use crate::config::{DEFAULT_NAME, DeviceConfig, Host, Port, VmConfig};
 
 /// How often a folder is tried to be locked, and how long whoever sweeps one up may have it.
 const TRIES: u32 = 5;
@@ -40,6 +40,11 @@ impl RuntimeDir {
                 _folder: folder,
             }))),
             Err(error) if is_needed => Err(error),
+            // Nobody has chosen this name.
+            Err(error @ VmError::NameInUse { .. }) if config.name == DEFAULT_NAME => {
+                tracing::info!("{error}. Until then this VM cannot be managed by its name");
+                Ok(Self(None))
+            }
             Err(error) => {
                 tracing::warn!("{error}. Until then this VM cannot be managed by its name");
                 Ok(Self(None))
