@@ -191,8 +191,8 @@ impl Device {
             if let Some(signal) = signal {
                 process.signal(signal);
             }
-            let end = Instant::now() + RETIRE;
-            while Instant::now() < end {
+            let begin = Instant::now();
+            while begin.elapsed() < RETIRE {
                 if process.wait(LOOK).is_some() || over.load(Ordering::Relaxed) {
                     return;
                 }
