@@ -2,7 +2,7 @@
 //!
 //! By then everything it needs is open: its image, tap or terminal, and the frontend's stream.
 //! So no daemon has a reason to run another program, to look into another process, or to change
-//! what the machine is: [capabilities](super::capabilities) and [files](super::files) are gone from
+//! what the machine is: [capabilities] and [files] are gone from
 //! here on, and those system calls fail, in every thread, with EPERM. The list names what is refused
 //! and not what is allowed, so that it holds for every device; a device that knows its own needs may
 //! add a filter of its own in [`Device::start`], which is where the first thread that meets the

@@ -2,7 +2,7 @@
 //!
 //! A VM has a folder of its own: `vmm.log` is the VMM's, `DEVICE.log` that of the device's daemon,
 //! `ttyS0.log` that of the serial port's. Files hold what is said at `info` and above, or more when
-//! `--log-level` asks for more, and their [size is bounded](mod@file). Nothing else of a VM is left when it
+//! `--log-level` asks for more, and their size is bounded. Nothing else of a VM is left when it
 //! has ended.
 
 mod file;

@@ -1,7 +1,7 @@
 //! The engine of one queue: carries plans out on the image, by the quickest way that is open.
 //!
-//! What needs no waiting is done at once ([`inline`]). The rest goes to the kernel through an
-//! `io_uring` ([`uring`]); or, where there is none, and for what has no asynchronous form, to a pool
+//! What needs no waiting is done at once (`inline`). The rest goes to the kernel through an
+//! `io_uring` (`uring`); or, where there is none, and for what has no asynchronous form, to a pool
 //! of threads that the disk's queues share (`pool`).
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
