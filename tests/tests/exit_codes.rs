@@ -7,6 +7,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -46,9 +47,18 @@ fn kernel(code: &[u8]) -> NamedTempFile {
     kernel
 }
 
+/// A name that no other VM has: two of one name at a time are told of.
+fn name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("exit-codes-{}-{number}", std::process::id())
+}
+
 fn outboard(kernel: &Path, more: &[&str]) -> Child {
     Command::new(daemon("outboard"))
-        .args(["run", "--serial", "off", "--log-dir", "off", "--kernel"])
+        .args(["run", "--serial", "off", "--log-dir", "off", "--name"])
+        .arg(name())
+        .arg("--kernel")
         .arg(kernel)
         .args(more)
         .stdin(Stdio::null())
@@ -164,7 +174,9 @@ fn a_signal_that_was_ignored_stays_so() {
     let mut vm = Command::new("sh");
     vm.args(["-c", "trap '' INT; exec \"$0\" \"$@\""])
         .arg(daemon("outboard"))
-        .args(["run", "--serial", "off", "--log-dir", "off", "--kernel"])
+        .args(["run", "--serial", "off", "--log-dir", "off", "--name"])
+        .arg(name())
+        .arg("--kernel")
         .arg(kernel.path())
         .stdin(Stdio::null());
     let mut vm = vm.spawn().unwrap();
@@ -187,7 +199,9 @@ fn memory_beyond_the_limit_of_file_sizes_is_an_error_not_a_signal() {
     let output = Command::new("sh")
         .args(["-c", "ulimit -f 2048; exec \"$0\" \"$@\""])
         .arg(daemon("outboard"))
-        .args(["run", "--serial", "off", "--log-dir", "off", "--kernel"])
+        .args(["run", "--serial", "off", "--log-dir", "off", "--name"])
+        .arg(name())
+        .arg("--kernel")
         .arg(kernel.path())
         .output()
         .unwrap();

@@ -85,7 +85,12 @@ pub struct Description {
     )]
     pub devices: Vec<RawDevice>,
     /// Devices of plugins.
-    #[serde(default, rename = "plugin", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "plugin",
+        deserialize_with = "shorthand::plugins",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub plugins: Vec<PluginDevice>,
 }
 
@@ -385,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_table_that_is_one_of_several_is_written_twice_in_brackets() {
-        for key in ["disk", "net", "device"] {
+        for key in ["disk", "net", "device", "plugin"] {
             let text = format!("[{key}]\nid = 'x'\n");
             let why = toml::from_str::<Description>(&text)
                 .unwrap_err()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Cpus, Description, Disk, Net, Ram, RawDevice, from_keyvals};
+use super::{Cpus, Description, Disk, Net, PluginDevice, Ram, RawDevice, from_keyvals};
 
 const PAGE: &str = include_str!("../../../docs/vm-toml.md");
 
@@ -36,6 +36,7 @@ fn every_key_is_described_and_no_other() {
     assert_eq!(described("`[[disk]]`"), keys::<Disk>());
     assert_eq!(described("`[[net]]`"), keys::<Net>());
     assert_eq!(described("`[[device]]`"), keys::<RawDevice>());
+    assert_eq!(described("`[[plugin]]`"), keys::<PluginDevice>());
 }
 
 #[test]

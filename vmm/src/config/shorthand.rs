@@ -12,7 +12,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::description::{Cpus, Disk, Net, Ram, RawDevice};
-use super::from_keyvals;
+use super::{PluginDevice, from_keyvals};
 
 /// The most bytes a description may have; thousands of disks fit.
 const FILE_MAX: u64 = 1 << 20;
@@ -60,6 +60,10 @@ pub(super) fn nets<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Net>, D::Er
 
 pub(super) fn devices<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RawDevice>, D::Error> {
     from.deserialize_any(Tables("device", PhantomData))
+}
+
+pub(super) fn plugins<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PluginDevice>, D::Error> {
+    from.deserialize_any(Tables("plugin", PhantomData))
 }
 
 /// A table, or the words that its flag takes.
