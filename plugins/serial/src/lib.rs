@@ -118,14 +118,13 @@ impl Serial {
         let mut bytes = vec![0; self.uart.fifo_capacity()];
         while !bytes.is_empty() {
             match (&*socket).read(&mut bytes) {
-                Ok(0) => return,
+                Ok(0) | Err(_) => return,
                 Ok(read) => {
                     let _ = self
                         .uart
                         .enqueue_raw_bytes(bytes.get(..read).unwrap_or_default());
                     bytes.truncate(self.uart.fifo_capacity());
                 }
-                Err(_) => return,
             }
         }
     }
@@ -154,16 +153,12 @@ enum Far {
 
 impl Far {
     fn open(path: &Path) -> io::Result<Self> {
-        match UnixStream::connect(path) {
-            Ok(socket) => {
-                socket.set_nonblocking(true)?;
-                Ok(Self::Socket(socket))
-            }
-            Err(_) => {
-                let file = File::options().append(true).create(true).open(path)?;
-                Ok(Self::File(file))
-            }
+        if let Ok(socket) = UnixStream::connect(path) {
+            socket.set_nonblocking(true)?;
+            return Ok(Self::Socket(socket));
         }
+        let file = File::options().append(true).create(true).open(path)?;
+        Ok(Self::File(file))
     }
 }
 
