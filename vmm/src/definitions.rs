@@ -6,6 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use crate::config::{Description, is_name};
 
 /// What is wrong with a definition.
@@ -98,12 +100,16 @@ impl Definitions {
         }
         let name = check(&mut vm)?;
         let path = self.path(&name);
-        if path.exists() {
-            return Err(DefinitionError::Known { name });
-        }
         std::fs::create_dir_all(&self.0).map_err(system("made", &self.0))?;
-        self.write(&path, &text(&vm)?)?;
-        Ok(name)
+        let file = self.written(&path, &text(&vm)?)?;
+        // Two at once: the system says which was first.
+        match file.persist_noclobber(&path) {
+            Ok(_) => Ok(name),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(DefinitionError::Known { name })
+            }
+            Err(error) => Err(system("written", &path)(error.error)),
+        }
     }
 
     /// Puts another text in the place of a definition's, once it is checked.
@@ -121,7 +127,10 @@ impl Definitions {
                 "name: '{named}' would be another VM than '{name}'; define that one from a file of its own"
             )));
         }
-        self.write(&path, with)
+        let file = self.written(&path, with)?;
+        file.persist(&path)
+            .map_err(|error| system("written", &path)(error.error))?;
+        Ok(())
     }
 
     /// Takes a definition away. A VM that runs by it goes on.
@@ -137,14 +146,13 @@ impl Definitions {
         self.0.join(format!("{name}.toml"))
     }
 
-    /// All or nothing, whatever happens meanwhile.
-    fn write(&self, path: &Path, text: &str) -> Result<(), DefinitionError> {
+    /// What is to be at `path`, all or nothing, whatever happens meanwhile.
+    fn written(&self, path: &Path, text: &str) -> Result<NamedTempFile, DefinitionError> {
         let failed = system("written", path);
-        let mut file = tempfile::NamedTempFile::new_in(&self.0).map_err(&failed)?;
+        let mut file = NamedTempFile::new_in(&self.0).map_err(&failed)?;
         io::Write::write_all(&mut file, text.as_bytes()).map_err(&failed)?;
         file.as_file().sync_all().map_err(&failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        Ok(file)
     }
 }
 

@@ -59,7 +59,7 @@ impl Recorder {
             if let Some(folder) = self.path.parent() {
                 std::fs::create_dir_all(folder)?;
             }
-            std::fs::write(&self.path, serde_json::to_vec(&record)?)
+            write_whole(&self.path, &serde_json::to_vec(&record)?)
         };
         if let Err(error) = write() {
             tracing::info!(path = %self.path.display(), %error, "how the VM ends will not be known");
@@ -78,9 +78,19 @@ pub fn log(name: &str) -> PathBuf {
     folder().join(format!("{name}.log"))
 }
 
-/// Forgets it.
+/// Forgets it, and what it said.
 pub fn forget(name: &str) {
     let _ = std::fs::remove_file(path(&folder(), name));
+    let _ = std::fs::remove_file(log(name));
+}
+
+/// Who reads meanwhile finds the old or the new, and never half of one.
+fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut file, text)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 fn folder() -> PathBuf {
@@ -95,4 +105,24 @@ fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_takes_the_place_of_the_last_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(folder.path(), "web");
+        write_whole(&path, b"old").unwrap();
+        let mut reader = std::fs::File::open(&path).unwrap();
+        write_whole(&path, b"new").unwrap();
+        // In place, the one that reads would find the new.
+        let mut read = String::new();
+        std::io::Read::read_to_string(&mut reader, &mut read).unwrap();
+        assert_eq!(read, "old");
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

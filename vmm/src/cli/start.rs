@@ -1,6 +1,6 @@
 //! `outboard start`: a defined VM, detached from this terminal.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -17,6 +17,8 @@ use super::manage::{Error, Named, finish};
 
 /// How long a VM may take until its guest runs: longer than its slowest device may.
 const START: Duration = Duration::from_secs(30);
+/// How long the processes of a VM that has just ended may take to be gone.
+const ENDING: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
 /// How much of what a VM said that did not start is shown.
 const WORDS: usize = 4096;
@@ -44,12 +46,7 @@ impl Start {
 
 fn start(name: &str) -> Result<(), Error> {
     let file = Definitions::ours().find(name)?;
-    if let Ok(vm) = registry::find(name) {
-        return Err(Error::Usage(format!(
-            "The VM '{}' runs already; outboard info {} tells about it",
-            vm.name, vm.name
-        )));
-    }
+    not_running(name)?;
     let log = history::log(name);
     let mut child = spawn(name, &file, &log)?;
     let end = Instant::now() + START;
@@ -62,6 +59,7 @@ fn start(name: &str) -> Result<(), Error> {
         }
         let info = registry::find(name).map(|vm| vm.client().get::<Info>("outboard.info"));
         if let Ok(Ok(info)) = info
+            && info.pid == child.id()
             && info.state == State::Running
         {
             println!("{name} runs as process {}", info.pid);
@@ -79,6 +77,40 @@ fn start(name: &str) -> Result<(), Error> {
     }
 }
 
+fn not_running(name: &str) -> Result<(), Error> {
+    match registry::find(name) {
+        Ok(vm) => Err(Error::Usage(format!(
+            "The VM '{}' runs already; outboard info {} tells about it",
+            vm.name, vm.name
+        ))),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The log, emptied, and locked for as long as this process or the VM, which inherits it, has it
+/// open: of two that start one VM at once, the second leaves the log and the record to the first.
+fn take(log: &Path, name: &str) -> Result<std::io::Result<File>, Error> {
+    let open = || File::options().create(true).append(true).open(log);
+    let file = match open() {
+        Ok(file) => file,
+        Err(error) => return Ok(Err(error)),
+    };
+    let end = Instant::now() + ENDING;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file.set_len(0).map(|()| file)),
+            Err(TryLockError::Error(error)) => return Ok(Err(error)),
+            Err(TryLockError::WouldBlock) => not_running(name)?,
+        }
+        if Instant::now() >= end {
+            return Err(Error::Usage(format!(
+                "The VM '{name}' is being started, or ends; try again when it has"
+            )));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
 /// `outboard run`, in a session of its own, with its words in `log`.
 fn spawn(name: &str, file: &Path, log: &Path) -> Result<Child, Error> {
     let failed =
@@ -89,7 +121,7 @@ fn spawn(name: &str, file: &Path, log: &Path) -> Result<Child, Error> {
         std::fs::create_dir_all(folder).map_err(failed(what))?;
     }
     let what = format!("The log {} cannot be written", log.display());
-    let words = File::create(log).map_err(failed(what.clone()))?;
+    let words = take(log, name)?.map_err(failed(what.clone()))?;
     let errors = words.try_clone().map_err(failed(what))?;
     let mut command = Command::new(program);
     command
@@ -131,4 +163,22 @@ fn words(log: &PathBuf) -> String {
         .get(text.len().saturating_sub(WORDS)..)
         .unwrap_or_default();
     String::from_utf8_lossy(tail).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_a_vm_holds_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("none-such.log");
+        let mut first = take(&log, "none-such").unwrap().unwrap();
+        std::io::Write::write_all(&mut first, b"mine").unwrap();
+        assert!(take(&log, "none-such").is_err());
+        assert_eq!(std::fs::read(&log).unwrap(), b"mine");
+        drop(first);
+        take(&log, "none-such").unwrap().unwrap();
+        assert!(std::fs::read(&log).unwrap().is_empty());
+    }
 }

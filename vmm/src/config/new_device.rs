@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::resolve::{check_id, disk_device, net_device, raw_device};
+use super::resolve::{OUR_OWN, check_id, disk_device, net_device, raw_device};
 use super::slots::Slots;
 use super::{Description, DeviceConfig, Disk, Mac, Net, RawDevice};
 
@@ -90,7 +90,7 @@ impl NewDevice {
         let (default, number) = free(&kind);
         let id = id.get_or_insert(default);
         check_id(id)?;
-        if taken.values().any(|other| other == id) || matches!(id.as_str(), "console0" | "serial") {
+        if taken.values().any(|other| other == id) || OUR_OWN.contains(&id.as_str()) {
             return Err(format!(
                 "id: the VM has a device called '{id}'; give this one another name"
             ));
@@ -137,7 +137,10 @@ mod tests {
                 .contains("disk0")
         );
         assert!(disk("a.img,addr=8", &taken).unwrap_err().contains("disk0"));
-        assert!(disk("a.img,id=console0", &taken).is_err());
+        for ours in OUR_OWN {
+            let refused = disk(&format!("a.img,id={ours}"), &taken).unwrap_err();
+            assert!(refused.contains(ours), "{refused}");
+        }
         assert!(disk("a.img,id=../x", &taken).is_err());
     }
 }

@@ -19,7 +19,7 @@ pub(crate) const DEFAULT_NAME: &str = "vm";
 const MEMORY_MIN: u64 = 32 << 20;
 const MEMORY_STEP: u64 = 2 << 20;
 /// What `--console`, `--serial` and the VMM are called, in messages and logs.
-const OUR_OWN: [&str; 4] = ["console0", "serial", "ttyS0", "vmm"];
+pub(super) const OUR_OWN: [&str; 4] = ["console0", "serial", "ttyS0", "vmm"];
 
 impl Description {
     /// Checks the description and fills its defaults, in place: what `--dry-run` shows.

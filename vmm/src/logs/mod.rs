@@ -13,7 +13,7 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -32,8 +32,8 @@ pub struct Logs(Option<Arc<Folder>>);
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
-    /// By name: a daemon that is started again goes on in the log of the first.
-    files: Mutex<BTreeMap<String, Log>>,
+    /// Those that somebody writes to, by name: two who ask for one share it.
+    files: Mutex<BTreeMap<String, Weak<Mutex<LogFile>>>>,
     /// Locked for as long as the VM runs, so that no other of its name writes here.
     _lock: File,
 }
@@ -89,12 +89,13 @@ impl Logs {
         };
         let name = file_name(name);
         let mut files = folder.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(log) = files.get(&name) {
-            return Ok(Some(log.clone()));
+        if let Some(log) = files.get(&name).and_then(Weak::upgrade) {
+            return Ok(Some(Log(log)));
         }
+        files.retain(|_, log| log.strong_count() > 0);
         let file = LogFile::open(folder.path.join(format!("{name}.log")))?;
         let log = Log(Arc::new(Mutex::new(file)));
-        files.insert(name, log.clone());
+        files.insert(name, Arc::downgrade(&log.0));
         Ok(Some(log))
     }
 }
@@ -152,6 +153,19 @@ mod tests {
         assert_eq!(disk.matches(" hello\n").count(), 2, "{disk}");
         assert!(disk.starts_with("20"), "the time comes first: {disk}");
         assert!(read("net0-passt.log").unwrap().ends_with(" hello\n"));
+    }
+
+    #[test]
+    fn a_log_that_nobody_writes_to_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::open(folder.path()).unwrap();
+        let disk = logs.log("disk0").unwrap();
+        assert!(Arc::ptr_eq(&disk.0, &logs.log("disk0").unwrap().0));
+        let gone = Arc::downgrade(&logs.log("disk1").unwrap().0);
+        assert!(gone.upgrade().is_none());
+        logs.log("disk2").unwrap();
+        let files = logs.0.as_ref().unwrap().files.lock().unwrap();
+        assert!(files.contains_key("disk0") && !files.contains_key("disk1"));
     }
 
     #[test]
