@@ -121,6 +121,8 @@ impl Definitions {
         let mut vm: Description = toml::from_str(with)
             .map_err(|error| DefinitionError::Description(error.to_string().trim_end().into()))?;
         vm.name.get_or_insert_with(|| name.into());
+        // As when it is read from its file.
+        vm.place(&|path| self.0.join(path));
         let named = check(&mut vm)?;
         if named != name {
             return Err(DefinitionError::Description(format!(
@@ -242,6 +244,17 @@ mod tests {
         assert!(vms.undefine("web").is_err());
         assert!(vms.find("../web").is_err());
         assert_eq!(vms.names().unwrap(), ["db"]);
+    }
+
+    #[test]
+    fn relative_paths_of_a_new_text_are_of_the_definitions_folder() {
+        let home = tempfile::tempdir().unwrap();
+        let vms = Definitions::at(home.path());
+        std::fs::write(home.path().join("web.toml"), "kernel = '/k'").unwrap();
+        let with = "kernel = '/k'\n[[plugin]]\nplugin = 'none.so'";
+        let error = vms.replace("web", with).unwrap_err().to_string();
+        let sought = home.path().join("none.so").display().to_string();
+        assert!(error.contains(&sought), "{error}");
     }
 
     #[test]

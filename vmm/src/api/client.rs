@@ -37,8 +37,8 @@ pub enum ClientError {
         source: hyper::Error,
     },
     /// No answer came.
-    #[error("The VM at {} has not answered for {} s", .0.display(), PATIENCE.as_secs())]
-    Silent(PathBuf),
+    #[error("The VM at {} has not answered for {} s", .0.display(), .1.as_secs())]
+    Silent(PathBuf, Duration),
     /// It says why not.
     #[error("{0}")]
     Refused(String),
@@ -49,12 +49,18 @@ pub enum ClientError {
 
 /// Asks one VM, a connection a request.
 #[derive(Debug, Clone)]
-pub struct Client(PathBuf);
+pub struct Client(PathBuf, Duration);
 
 impl Client {
     /// Of the VM whose API listens at `socket`.
     pub fn new(socket: &Path) -> Self {
-        Self(socket.into())
+        Self(socket.into(), PATIENCE)
+    }
+
+    /// Waits no longer than this for an answer, in place of 30 s.
+    #[must_use]
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self(self.0, patience)
     }
 
     /// Reads something: `get("outboard.info")`.
@@ -87,9 +93,9 @@ impl Client {
             .build()
             .map_err(system)?;
         runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, self.exchange(method, what, body))
+            tokio::time::timeout(self.1, self.exchange(method, what, body))
                 .await
-                .unwrap_or_else(|_| Err(ClientError::Silent(self.0.clone())))
+                .unwrap_or_else(|_| Err(ClientError::Silent(self.0.clone(), self.1)))
         })
     }
 
@@ -141,4 +147,19 @@ fn refused(status: StatusCode, body: Bytes) -> Result<Bytes, ClientError> {
         Err(_) => format!("{status}: {}", String::from_utf8_lossy(&body)),
     };
     Err(ClientError::Refused(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_does_not_answer_is_given_up_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        let _deaf = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let client = Client::new(&socket).patient_for(Duration::from_millis(50));
+        let answer = client.get::<u32>("outboard.info");
+        assert!(matches!(answer, Err(ClientError::Silent(..))), "{answer:?}");
+    }
 }

@@ -1,6 +1,7 @@
 //! `outboard list` and `outboard info`: what runs.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use outboard::config::Size;
@@ -11,6 +12,9 @@ use outboard::vm::{DeviceInfo, Info};
 use serde::Serialize;
 
 use super::manage::{Error, Named, Output, finish};
+
+/// How long a VM may take to tell of itself.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lists the VMs of this user that run.
 #[derive(Args)]
@@ -23,7 +27,7 @@ pub(super) struct List {
     output: Output,
 }
 
-/// One that is defined and does not run.
+/// One that has no more to tell: it is defined and does not run, or does not answer.
 #[derive(Serialize)]
 struct Off {
     name: String,
@@ -37,10 +41,12 @@ impl List {
     }
 
     fn run(self) -> Result<(), Error> {
-        let asked = |vm: registry::Running| vm.client().get::<Info>("outboard.info");
-        // One that ends meanwhile is none to list.
-        let running: Vec<Info> = registry::running()?.into_iter().flat_map(asked).collect();
-        let off = if self.all { off(&running)? } else { Vec::new() };
+        let (running, mut off) = ask(registry::running()?);
+        if self.all {
+            let on = running.iter().map(|vm| &vm.name);
+            let on: Vec<_> = on.chain(off.iter().map(|vm| &vm.name)).cloned().collect();
+            off.extend(self::off(&on)?);
+        }
         if self.output == Output::Json {
             let values = running.iter().map(serde_json::to_value);
             let all = values.chain(off.iter().map(serde_json::to_value));
@@ -80,11 +86,36 @@ impl List {
     }
 }
 
-fn off(running: &[Info]) -> Result<Vec<Off>, Error> {
+/// What they say of themselves, all asked at once; and those that say nothing.
+fn ask(vms: Vec<registry::Running>) -> (Vec<Info>, Vec<Off>) {
+    let ask = |vm: &registry::Running| {
+        let client = vm.client().patient_for(PATIENCE);
+        client.get::<Info>("outboard.info")
+    };
+    let (mut running, mut silent) = (Vec::new(), Vec::new());
+    std::thread::scope(|scope| {
+        let spawn =
+            |vm: registry::Running| scope.spawn(move || ask(&vm).map_err(|error| (vm.name, error)));
+        let asked: Vec<_> = vms.into_iter().map(spawn).collect();
+        for thread in asked {
+            match thread.join() {
+                Ok(Ok(info)) => running.push(info),
+                // One that ends meanwhile is none to list; another's folder is locked by it.
+                Ok(Err((name, error))) if registry::find(&name).is_ok() => silent.push(Off {
+                    name,
+                    state: "no answer",
+                    reason: error.to_string(),
+                }),
+                _ => {}
+            }
+        }
+    });
+    (running, silent)
+}
+
+fn off(running: &[String]) -> Result<Vec<Off>, Error> {
     let names = Definitions::ours().names()?;
-    let off = names
-        .into_iter()
-        .filter(|name| running.iter().all(|vm| vm.name != *name));
+    let off = names.into_iter().filter(|name| !running.contains(name));
     Ok(off
         .map(|name| {
             let last = history::last(&name);
