@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::config::{Description, is_name};
+use crate::places::Place;
 
 /// What is wrong with a definition.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum DefinitionError {
         /// The name.
         name: String,
     },
+    /// There is no place for definitions.
+    #[error("There is no place for definitions; set HOME or XDG_CONFIG_HOME to a folder of yours")]
+    Homeless,
     /// The description is not a VM's.
     #[error("{0}")]
     Description(String),
@@ -49,8 +53,14 @@ pub struct Definitions(PathBuf);
 
 impl Definitions {
     /// This user's.
-    pub fn ours() -> Self {
-        Self(base("XDG_CONFIG_HOME", ".config", "/etc/outboard"))
+    ///
+    /// # Errors
+    /// The user has no home.
+    pub fn ours() -> Result<Self, DefinitionError> {
+        Place::Definitions
+            .folder()
+            .map(Self)
+            .ok_or(DefinitionError::Homeless)
     }
 
     /// Those in a folder.
@@ -178,23 +188,6 @@ fn system<'a>(
         what,
         path: path.into(),
         source,
-    }
-}
-
-/// The folder that a variable of the XDG base directory specification names, or its default; root has
-/// a place of the whole system's unless the variable is set.
-pub(crate) fn base(variable: &str, default: &str, of_root: &str) -> PathBuf {
-    // The specification has relative paths ignored.
-    let named = std::env::var_os(variable)
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    match named {
-        Some(path) => path.join("outboard"),
-        None if nix::unistd::geteuid().is_root() => of_root.into(),
-        None => std::env::var_os("HOME")
-            .map_or_else(std::env::temp_dir, PathBuf::from)
-            .join(default)
-            .join("outboard"),
     }
 }
 

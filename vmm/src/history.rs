@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::definitions::base;
+use crate::places::Place;
 
 /// What is known of a VM's last run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,8 +93,10 @@ fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Of a user who has no home, records go with the machine's next start.
 fn folder() -> PathBuf {
-    base("XDG_STATE_HOME", ".local/state", "/var/lib/outboard")
+    let own = Place::History.folder();
+    own.unwrap_or_else(crate::config::runtime_base)
 }
 
 fn path(folder: &Path, name: &str) -> PathBuf {

@@ -1,12 +1,14 @@
 //! Which VMs of this user run: each has a folder, which it keeps locked, with its API's socket in it.
 
-use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use outboard_device::daemon::sweep;
 
 use crate::api::{Client, SOCKET};
 use crate::config::runtime_base;
+use crate::own_folder;
 
 /// A VM that runs.
 #[derive(Debug, Clone)]
@@ -71,11 +73,13 @@ fn list(base: &Path) -> Result<Vec<Running>, RegistryError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(failed)?,
     };
+    // Else another user could have put links or sockets there.
+    own_folder::level(base).map_err(failed)?;
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(failed)?;
         let folder = entry.path();
-        if sweep(&folder) || !folder.join(SOCKET).exists() {
+        if sweep(&folder, Duration::ZERO) || !folder.join(SOCKET).exists() {
             continue;
         }
         found.push(Running {
@@ -87,26 +91,10 @@ fn list(base: &Path) -> Result<Vec<Running>, RegistryError> {
     Ok(found)
 }
 
-/// Removes the folder of a VM that runs no more, with the sockets in it. Whether it was one.
-fn sweep(folder: &Path) -> bool {
-    let Ok(file) = File::open(folder) else {
-        return false;
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return false,
-    }
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-    let _ = std::fs::remove_dir(folder);
-    true
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::{File, Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -130,5 +118,7 @@ mod tests {
         assert!(list(base.path()).unwrap().is_empty());
         assert!(!live.exists());
         assert!(list(&base.path().join("none")).unwrap().is_empty());
+        set_permissions(base.path(), Permissions::from_mode(0o777)).unwrap();
+        assert!(list(base.path()).is_err());
     }
 }

@@ -16,7 +16,6 @@
 //! | `plug.rs` | devices that come and go while the VM runs |
 //! | `request.rs` | what may be asked of a VM from outside |
 //! | `info.rs` | what a VM tells of itself |
-//! | `own_folder.rs` | a folder that nobody else can write to |
 //! | `runtime_dir.rs` | the VM's own folder |
 //! | `serial.rs` | the console behind ttyS0 |
 //! | `signals.rs` | signals, as events |
@@ -30,7 +29,6 @@ mod fault_loop;
 mod info;
 mod limits;
 mod machine;
-mod own_folder;
 mod plug;
 mod request;
 mod runtime_dir;

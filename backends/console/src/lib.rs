@@ -22,4 +22,3 @@ pub mod hub;
 pub mod scrollback;
 pub mod serve;
 pub mod size;
-mod sweep;

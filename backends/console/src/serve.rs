@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 use outboard_device::daemon::{self, Endpoint, ServeError};
@@ -18,7 +19,10 @@ use crate::device::{Console, Events};
 use crate::end::{Attach, Discard, EndError, File, Pty, Stdio};
 use crate::hub::{self, End, Outcome};
 use crate::size::Size;
-use crate::sweep::sweep;
+
+/// How long the kernel may take to close the files of a killed VMM, of which the stream whose end we
+/// have seen may be the first and the folder's lock the last.
+const DEATH: Duration = Duration::from_millis(300);
 
 /// Exit code when a person asked to quit. The VMM ends the VM on it.
 pub const QUIT: u8 = 10;
@@ -75,7 +79,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Error> {
         return Ok(ExitCode::from(QUIT));
     }
     if let Some(folder) = folder {
-        sweep(&folder);
+        daemon::sweep(&folder, DEATH);
     }
     Ok(ExitCode::SUCCESS)
 }

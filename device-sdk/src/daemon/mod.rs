@@ -27,6 +27,7 @@ mod main;
 mod sandbox;
 mod signals;
 mod socket;
+mod sweep;
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
@@ -49,6 +50,7 @@ pub use main::main;
 pub use sandbox::Reach;
 use signals::{Signals, Stop};
 pub use socket::Socket;
+pub use sweep::sweep;
 
 /// Where the daemon meets its frontend: exactly one of the two.
 #[derive(Debug, Clone, clap::Args)]

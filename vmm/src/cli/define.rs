@@ -31,7 +31,8 @@ pub(super) struct Define {
 
 impl Define {
     pub(super) fn execute(self) -> ExitCode {
-        let defined = Definitions::ours().define(&self.file, self.name.as_deref());
+        let defined =
+            Definitions::ours().and_then(|all| all.define(&self.file, self.name.as_deref()));
         finish(
             defined
                 .map_err(Error::from)
@@ -42,7 +43,7 @@ impl Define {
 
 /// Forgets a definition, and how its VM last ended.
 pub(super) fn undefine(vm: &Named) -> ExitCode {
-    let gone = Definitions::ours().undefine(&vm.name);
+    let gone = Definitions::ours().and_then(|all| all.undefine(&vm.name));
     finish(
         gone.map_err(Error::from)
             .map(|()| history::forget(&vm.name)),
@@ -60,7 +61,7 @@ pub(super) fn edit(vm: &Named) -> ExitCode {
 }
 
 fn read(name: &str) -> Result<String, Error> {
-    let path = Definitions::ours().find(name)?;
+    let path = Definitions::ours()?.find(name)?;
     let text = std::fs::read_to_string(&path).map_err(|source| DefinitionError::System {
         what: "read",
         path,
@@ -105,7 +106,7 @@ fn change(name: &str) -> Result<(), Error> {
         println!("{name} is unchanged");
         return Ok(());
     }
-    if let Err(error) = Definitions::ours().replace(name, &after) {
+    if let Err(error) = Definitions::ours()?.replace(name, &after) {
         // The person's work is not thrown away.
         let kept = copy.into_temp_path().keep();
         let kept = kept.map(|path| format!("; your text is in {}", path.display()));

@@ -114,7 +114,7 @@ fn ask(vms: Vec<registry::Running>) -> (Vec<Info>, Vec<Off>) {
 }
 
 fn off(running: &[String]) -> Result<Vec<Off>, Error> {
-    let names = Definitions::ours().names()?;
+    let names = Definitions::ours()?.names()?;
     let off = names.into_iter().filter(|name| !running.contains(name));
     Ok(off
         .map(|name| {

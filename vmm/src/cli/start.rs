@@ -45,7 +45,7 @@ impl Start {
 }
 
 fn start(name: &str) -> Result<(), Error> {
-    let file = Definitions::ours().find(name)?;
+    let file = Definitions::ours()?.find(name)?;
     not_running(name)?;
     let log = history::log(name);
     let mut child = spawn(name, &file, &log)?;

@@ -1,9 +1,9 @@
 //! Where the logs of a VM are kept.
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::LogConfig;
+use crate::places::Place;
 
 /// Whether `--log-dir` says that none are kept. A folder of this name is `./off`.
 pub(super) fn is_off(dir: &Path) -> bool {
@@ -15,52 +15,16 @@ pub(super) fn log_config(asked: Option<&Path>, name: &str) -> Option<LogConfig> 
     if asked.is_some_and(is_off) {
         return None;
     }
-    let root = nix::unistd::geteuid().is_root();
-    let base = asked
-        .map(Path::to_owned)
-        .or_else(|| usual(root, |variable| env::var_os(variable).map(PathBuf::from)))?;
+    let base = asked.map(Path::to_owned).or_else(|| Place::Logs.folder())?;
     Some(LogConfig {
         folder: base.join(name),
         asked: asked.is_some(),
     })
 }
 
-/// `$XDG_STATE_HOME/outboard`, else `/var/log/outboard` for root, else `~/.local/state/outboard`.
-fn usual(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    // As the XDG base directory specification has it, a relative path is none.
-    let folder = |name| variable(name).filter(|path| path.is_absolute());
-    if let Some(state) = folder("XDG_STATE_HOME") {
-        return Some(state.join("outboard"));
-    }
-    if root {
-        return Some("/var/log/outboard".into());
-    }
-    folder("HOME").map(|home| home.join(".local/state/outboard"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_usual_place_is_the_users_or_the_systems() {
-        let place = |root, variables: &[(&str, &str)]| {
-            let value = |name: &str| {
-                let found = variables.iter().find(|(variable, _)| *variable == name);
-                found.map(|(_, value)| PathBuf::from(value))
-            };
-            let place = usual(root, value);
-            place.map(|path| path.display().to_string())
-        };
-        let (home, state) = (("HOME", "/home/a"), ("XDG_STATE_HOME", "/s"));
-        let some = |path: &str| Some(path.to_owned());
-        assert_eq!(place(true, &[home]), some("/var/log/outboard"));
-        assert_eq!(place(true, &[home, state]), some("/s/outboard"));
-        let hidden = "/home/a/.local/state/outboard";
-        assert_eq!(place(false, &[home]), some(hidden));
-        assert_eq!(place(false, &[home, ("XDG_STATE_HOME", "s")]), some(hidden));
-        assert_eq!(place(false, &[]), None);
-    }
 
     #[test]
     fn a_folder_of_ones_own_or_none() {

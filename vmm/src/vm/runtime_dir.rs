@@ -102,7 +102,7 @@ fn open(path: &Path) -> io::Result<File> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
         other => other?,
     }
-    super::own_folder::check(path)?;
+    crate::own_folder::check(path)?;
     File::open(path)
 }
 

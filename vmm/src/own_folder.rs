@@ -12,11 +12,15 @@ use nix::unistd::geteuid;
 ///
 /// # Errors
 /// One is not so; the text names it and says what to do.
-pub(super) fn check(path: &Path) -> io::Result<()> {
+pub(crate) fn check(path: &Path) -> io::Result<()> {
     path.parent().into_iter().chain([path]).try_for_each(level)
 }
 
-fn level(path: &Path) -> io::Result<()> {
+/// The same of one folder alone.
+///
+/// # Errors
+/// It is not so.
+pub(crate) fn level(path: &Path) -> io::Result<()> {
     let found = symlink_metadata(path)?;
     let refuse = |what: &str| {
         let path = path.display();
