@@ -1,5 +1,7 @@
 //! VMs that are defined: a TOML file each, in a folder of the user's, for a person to edit.
 //!
+//! Paths in it that are relative start in that folder.
+//!
 //! `$XDG_CONFIG_HOME/outboard/NAME.toml`, else `~/.config/outboard/NAME.toml`; for root
 //! `/etc/outboard/NAME.toml`. Beside a name, the file is all there is to a definition.
 
@@ -131,8 +133,6 @@ impl Definitions {
         let mut vm: Description = toml::from_str(with)
             .map_err(|error| DefinitionError::Description(error.to_string().trim_end().into()))?;
         vm.name.get_or_insert_with(|| name.into());
-        // As when it is read from its file.
-        vm.place(&|path| self.0.join(path));
         let named = check(&mut vm)?;
         if named != name {
             return Err(DefinitionError::Description(format!(
@@ -237,17 +237,6 @@ mod tests {
         assert!(vms.undefine("web").is_err());
         assert!(vms.find("../web").is_err());
         assert_eq!(vms.names().unwrap(), ["db"]);
-    }
-
-    #[test]
-    fn relative_paths_of_a_new_text_are_of_the_definitions_folder() {
-        let home = tempfile::tempdir().unwrap();
-        let vms = Definitions::at(home.path());
-        std::fs::write(home.path().join("web.toml"), "kernel = '/k'").unwrap();
-        let with = "kernel = '/k'\n[[plugin]]\nplugin = 'none.so'";
-        let error = vms.replace("web", with).unwrap_err().to_string();
-        let sought = home.path().join("none.so").display().to_string();
-        assert!(error.contains(&sought), "{error}");
     }
 
     #[test]

@@ -101,9 +101,12 @@ mod tests {
 
     #[test]
     fn a_stale_folder_is_swept_and_a_locked_one_is_found() {
-        let base = tempfile::tempdir().unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let base = home.path().join("outboard");
+        std::fs::create_dir(&base).unwrap();
+        set_permissions(&base, Permissions::from_mode(0o700)).unwrap();
         let make = |name: &str| {
-            let folder = base.path().join(name);
+            let folder = base.join(name);
             std::fs::create_dir(&folder).unwrap();
             drop(UnixListener::bind(folder.join(SOCKET)).unwrap());
             folder
@@ -112,13 +115,13 @@ mod tests {
         let lock = File::open(&live).unwrap();
         lock.lock().unwrap();
         let names = |vms: Vec<Running>| vms.into_iter().map(|vm| vm.name).collect::<Vec<_>>();
-        assert_eq!(names(list(base.path()).unwrap()), ["live"]);
+        assert_eq!(names(list(&base).unwrap()), ["live"]);
         assert!(!stale.exists() && live.exists());
         drop(lock);
-        assert!(list(base.path()).unwrap().is_empty());
+        assert!(list(&base).unwrap().is_empty());
         assert!(!live.exists());
-        assert!(list(&base.path().join("none")).unwrap().is_empty());
-        set_permissions(base.path(), Permissions::from_mode(0o777)).unwrap();
-        assert!(list(base.path()).is_err());
+        assert!(list(&base.join("none")).unwrap().is_empty());
+        set_permissions(&base, Permissions::from_mode(0o777)).unwrap();
+        assert!(list(&base).is_err());
     }
 }

@@ -312,7 +312,7 @@ impl Description {
     }
 
     /// Replaces every path by what `place` makes of it.
-    pub(crate) fn place(&mut self, place: &dyn Fn(&Path) -> PathBuf) {
+    fn place(&mut self, place: &dyn Fn(&Path) -> PathBuf) {
         self.paths().for_each(|path| *path = place(path));
         for text in self.serial.iter_mut().chain(self.console.iter_mut()) {
             // Whoever resolves the description complains of what is no port.
