@@ -12,7 +12,13 @@ const MEMLOCK_WANTED: u64 = 64 << 20;
 
 pub(super) fn examine() -> Vec<Finding> {
     let mut findings = vec![hugepages(), io_uring(), tap(), memlock()];
-    findings.extend(["outboard-block", "outboard-net", "outboard-console"].map(daemon));
+    let daemons = [
+        "outboard-block",
+        "outboard-net",
+        "outboard-console",
+        "outboard-plugin-host",
+    ];
+    findings.extend(daemons.map(daemon));
     findings
 }
 
