@@ -208,6 +208,51 @@ fn a_guest_that_ejects_without_end_neither_fills_the_vmm_nor_holds_it_up() {
     home.assert_left_clean();
 }
 
+#[test]
+fn of_two_that_start_one_vm_at_once_one_does_and_a_vm_that_hangs_is_listed_so() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    disk(home.path(), "disk.img", 64);
+    let mut dry = command("jobs=plug cycles=1");
+    dry.args(["--disk", "path=disk.img", "--dry-run"]);
+    home.adopt(&mut dry);
+    fs::write(home.path().join("web.toml"), dry.output().unwrap().stdout).unwrap();
+    succeed(&home, &["define", "web.toml", "--name", "web"]);
+    let begin = || {
+        let mut start = Command::new(daemon("outboard"));
+        start.args(["start", "web"]);
+        home.adopt(&mut start);
+        start
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let both = [begin(), begin()].map(|mut start| start.wait().unwrap().success());
+    assert_eq!(
+        both.iter().filter(|started| **started).count(),
+        1,
+        "{both:?}"
+    );
+
+    let pid = i32::try_from(info(&home, "web")["pid"].as_i64().unwrap()).unwrap();
+    let signal = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+    signal(nix::sys::signal::Signal::SIGSTOP);
+    let all = succeed(&home, &["list", "--all"]);
+    assert!(
+        all.contains("no answer") && !all.contains("shut off"),
+        "{all}"
+    );
+    signal(nix::sys::signal::Signal::SIGCONT);
+    // The record is that of the one that runs.
+    signal(nix::sys::signal::Signal::SIGKILL);
+    home.assert_left_clean();
+    let all = succeed(&home, &["list", "--all"]);
+    assert!(all.contains("crashed: it was killed"), "{all}");
+}
+
 /// 1000 in `make test-long`, by the environment variable CYCLES.
 #[test]
 fn devices_that_come_and_go_leave_nothing() {
