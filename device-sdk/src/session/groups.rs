@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::Refused;
-use super::state::{EVENT_IDX, INDIRECT_DESC, State, Vring};
+use super::state::{EVENT_IDX, INDIRECT_DESC, State, VERSION_1, Vring};
 use crate::device::Device;
 use crate::queue::RingStart;
 use crate::worker::{Change, Running};
@@ -33,6 +33,9 @@ impl<D: Device> State<'_, D> {
         }
         if !enabled {
             return Ok(());
+        }
+        if self.refused || self.acked & VERSION_1 == 0 {
+            return Err(Refused::NoFeatures);
         }
         let queues = place.queues.clone();
         if self.groups.iter().all(|group| group.running.is_none()) {

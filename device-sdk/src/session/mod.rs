@@ -58,6 +58,13 @@ enum Refused {
     NoSuchQueue(u32),
     #[error("feature bits {0:#x} were not offered")]
     Features(u64),
+    #[error(
+        "the driver has not taken VERSION_1: only drivers of virtio 1.0 and later are served \
+         (in QEMU, disable-legacy=on makes a device modern)"
+    )]
+    Legacy,
+    #[error("no ring starts before the features are agreed on")]
+    NoFeatures,
     #[error("protocol feature bits {0:#x} were not offered")]
     ProtocolFeatures(u64),
     #[error("{0} cannot change while rings run")]

@@ -19,8 +19,9 @@ use crate::worker::{Breakage, Change, ChangeError, Running};
 pub(super) const INDIRECT_DESC: u64 = 1 << 28;
 /// `VIRTIO_RING_F_EVENT_IDX`.
 pub(super) const EVENT_IDX: u64 = 1 << 29;
-/// `VIRTIO_F_VERSION_1`.
-const VERSION_1: u64 = 1 << 32;
+/// `VIRTIO_F_VERSION_1`, which a device may insist on (virtio 1.2, section 6.2): without it headers
+/// and layouts are those of before virtio 1.0.
+pub(super) const VERSION_1: u64 = 1 << 32;
 /// Not a virtio feature: the frontend and this side speak the vhost-user extensions.
 pub(super) const PROTOCOL_FEATURES: u64 = 1 << 30;
 /// The engine's bits; all others are the device's.
@@ -130,6 +131,10 @@ impl<'d, D: Device> State<'d, D> {
         if unknown != 0 {
             self.refused = true;
             return Err(Refused::Features(unknown));
+        }
+        if acked & VERSION_1 == 0 {
+            self.refused = true;
+            return Err(Refused::Legacy);
         }
         if self.groups.iter().any(|group| group.running.is_some()) {
             if acked == self.acked {

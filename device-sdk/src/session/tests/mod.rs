@@ -19,6 +19,7 @@ use device::{CONFIG, Inverter, Told, Way};
 
 use super::*;
 use crate::device::DeviceEvents;
+use crate::driver::connection::F_VERSION_1;
 use crate::driver::{Driver, Options, QueueOptions, Segment, raw as wire};
 use crate::testing::{Endpoint, Expected, Failure, Outcome, Probe};
 
@@ -258,6 +259,25 @@ fn features_ok_does_not_stand_after_a_refusal() {
     assert_eq!(frontend.status().unwrap(), 11);
     drop(driver);
     served.end();
+}
+
+#[test]
+fn a_driver_of_before_virtio_1_is_refused_and_its_rings_do_not_start() {
+    let (served, mut driver) = Served::driven(Way::Fast);
+    let offered = driver.negotiated().features;
+    let frontend = driver.connection();
+    assert!(frontend.set_features(offered & !F_VERSION_1).is_err());
+    frontend.set_status(11).unwrap();
+    assert_eq!(frontend.status().unwrap(), 3);
+    assert!(driver.start_queue(0, &QueueOptions::default()).is_err());
+    driver.connection().set_features(offered).unwrap();
+    driver.connection().set_status(0).unwrap();
+    driver.connection().set_features(offered).unwrap();
+    driver.start_queue(0, &QueueOptions::default()).unwrap();
+    drop(driver);
+    let told = served.end();
+    let started = told.iter().filter(|told| matches!(told, Told::Started(_)));
+    assert_eq!(started.count(), 1, "{told:?}");
 }
 
 #[test]
