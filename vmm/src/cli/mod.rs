@@ -4,6 +4,7 @@ mod console;
 mod define;
 mod doctor;
 mod image;
+mod iso;
 mod list;
 mod manage;
 mod plugin;
@@ -84,6 +85,8 @@ enum Verb {
     Doctor(doctor::Doctor),
     /// Take a kernel and its initrd out of a disk image
     Image(image::Image),
+    /// Look at ISO images
+    Iso(iso::Iso),
     /// Look at device plugins
     Plugin(plugin::Plugin),
 }
@@ -121,6 +124,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Detach(detach) => detach.execute(),
         Verb::Doctor(doctor) => doctor.execute(),
         Verb::Image(image) => image.execute(),
+        Verb::Iso(iso) => iso.execute(),
         Verb::Plugin(plugin) => plugin.execute(),
     }
 }

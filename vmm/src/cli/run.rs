@@ -38,6 +38,7 @@ Keys of all three:
 
 Examples:
   outboard run --kernel vmlinuz --initrd initrd.img --cmdline console=ttyS0
+  outboard run --cpus 2 --cdrom TinyCore-current.iso
   outboard run --kernel vmlinux --disk path=root.img,serial=root --console
   outboard run --kernel vmlinuz --disk path=root.img --net user,forward=2222:22
   outboard run --kernel vmlinuz --device vhost-user,id=fs,socket=/tmp/fs.sock
@@ -66,6 +67,17 @@ pub(super) struct Run {
     /// The kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     cmdline: Option<String>,
+    /// What goes behind the kernel's command line, whoever gave that
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    cmdline_append: Option<String>,
+    /// An ISO image, as a disk that can only be read; without --kernel its boot menu's kernel, initrd
+    /// and command line are booted
+    #[arg(long, value_name = "FILE")]
+    cdrom: Option<PathBuf>,
+    /// The entry of the ISO image's boot menu, by name, title or number, as `outboard iso ls` shows
+    /// them [default: the menu's]
+    #[arg(long, value_name = "ENTRY")]
+    boot_entry: Option<String>,
     /// Number of vCPUs, 1 to 254 [default: 1]
     #[arg(long, value_name = "N")]
     cpus: Option<u32>,
@@ -161,6 +173,9 @@ impl Run {
         replace(&mut vm.kernel, self.kernel);
         replace(&mut vm.initrd, self.initrd);
         replace(&mut vm.cmdline, self.cmdline);
+        replace(&mut vm.cmdline_append, self.cmdline_append);
+        replace(&mut vm.cdrom, self.cdrom);
+        replace(&mut vm.boot_entry, self.boot_entry);
         replace(&mut vm.memory, self.memory);
         replace(&mut vm.serial, self.serial);
         replace(&mut vm.console, self.console);

@@ -31,6 +31,16 @@ pub struct Description {
     /// The kernel's command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
+    /// What goes behind the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmdline_append: Option<String>,
+    /// An ISO image: a disk that the guest may only read, and the kernel by its boot menu where none
+    /// is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cdrom: Option<PathBuf>,
+    /// The entry of the ISO image's boot menu; its default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_entry: Option<String>,
     /// ttyS0: `tty`, `pty`, `socket`, `socket=PATH`, `file=PATH` or `off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
@@ -328,6 +338,7 @@ impl Description {
 
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let boot = self.kernel.iter_mut().chain(self.initrd.iter_mut());
+        let boot = boot.chain(self.cdrom.iter_mut());
         let disks = self
             .disks
             .iter_mut()
@@ -430,12 +441,14 @@ mod tests {
     fn paths_of_every_kind_are_placed() {
         let mut vm = Description {
             kernel: Some("vmlinuz".into()),
+            cdrom: Some("x.iso".into()),
             serial: Some("file=log".into()),
             console: Some("socket=/s".into()),
             ..Description::default()
         };
         vm.place(&|path| Path::new("/vm").join(path));
         assert_eq!(vm.kernel.as_deref(), Some(Path::new("/vm/vmlinuz")));
+        assert_eq!(vm.cdrom.as_deref(), Some(Path::new("/vm/x.iso")));
         assert_eq!(vm.serial.as_deref(), Some("file=/vm/log"));
         assert_eq!(vm.console.as_deref(), Some("socket=/s"));
     }

@@ -113,10 +113,39 @@ pub struct MemoryConfig {
 /// What the guest starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootConfig {
-    /// A bzImage or an ELF file.
-    pub kernel: PathBuf,
-    /// The initial RAM disk.
+    /// Where the kernel is.
+    pub from: BootFrom,
+    /// The initial RAM disk; of an ISO image the entry's own when absent.
     pub initrd: Option<PathBuf>,
-    /// The kernel's command line; absent is the same as empty.
+    /// The kernel's command line; when absent, empty, or that of the ISO image's entry.
     pub cmdline: Option<String>,
+    /// What goes behind the command line, whoever gave it.
+    pub append: Option<String>,
+}
+
+/// Where the kernel is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BootFrom {
+    /// A file: a bzImage or an ELF image.
+    Kernel(PathBuf),
+    /// On an ISO image, by its boot menu.
+    Iso {
+        /// The image.
+        image: PathBuf,
+        /// The menu's entry, by name, title or number; its default when absent.
+        entry: Option<String>,
+    },
+}
+
+impl std::fmt::Display for BootFrom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Kernel(path) => write!(f, "{}", path.display()),
+            Self::Iso { image, entry: None } => write!(f, "{}", image.display()),
+            Self::Iso {
+                image,
+                entry: Some(entry),
+            } => write!(f, "{} ({entry})", image.display()),
+        }
+    }
 }

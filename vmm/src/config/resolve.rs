@@ -9,8 +9,8 @@ use super::logs::log_config;
 use super::net::net_host;
 use super::slots::{Kind, Slots};
 use super::{
-    BootConfig, CpuConfig, DeviceConfig, FeatureToggle, Host, Mac, MemoryConfig, PluginConfig,
-    Port, VirtioId, VmConfig,
+    BootConfig, BootFrom, CpuConfig, DeviceConfig, FeatureToggle, Host, Mac, MemoryConfig, OnOff,
+    PluginConfig, Port, VirtioId, VmConfig,
 };
 
 /// What a VM is called that nobody has named.
@@ -18,8 +18,8 @@ pub(crate) const DEFAULT_NAME: &str = "vm";
 
 const MEMORY_MIN: u64 = 32 << 20;
 const MEMORY_STEP: u64 = 2 << 20;
-/// What `--console`, `--serial` and the VMM are called, in messages and logs.
-pub(super) const OUR_OWN: [&str; 4] = ["console0", "serial", "ttyS0", "vmm"];
+/// What `--cdrom`, `--console`, `--serial` and the VMM are called, in messages and logs.
+pub(super) const OUR_OWN: [&str; 5] = ["cdrom0", "console0", "serial", "ttyS0", "vmm"];
 
 impl Description {
     /// Checks the description and fills its defaults, in place: what `--dry-run` shows.
@@ -30,10 +30,7 @@ impl Description {
         let name = self.name.get_or_insert_with(|| DEFAULT_NAME.into()).clone();
         check_name(&name).map_err(|why| self.named_after(&name, why))?;
         let runtime_dir = runtime_dir(&name);
-        let kernel = self
-            .kernel
-            .clone()
-            .ok_or("No kernel is given; add --kernel FILE (or kernel = \"FILE\")")?;
+        let boot = self.boot()?;
         let serial: Port = read(self.serial.get_or_insert_with(|| "tty".into()), "serial")?;
         let console = self
             .console
@@ -53,11 +50,7 @@ impl Description {
         Ok(VmConfig {
             cpus: self.cpus()?,
             memory: self.ram()?,
-            boot: BootConfig {
-                kernel,
-                initrd: self.initrd.clone(),
-                cmdline: self.cmdline.clone(),
-            },
+            boot,
             no_reboot: self.no_reboot.0,
             no_ioeventfd: self.no_ioeventfd.0,
             name,
@@ -79,6 +72,37 @@ impl Description {
             ),
             _ => why,
         }
+    }
+
+    fn boot(&self) -> Result<BootConfig, String> {
+        let entry = self.boot_entry.clone();
+        let from = match (&self.kernel, &self.cdrom) {
+            (None, None) => {
+                return Err(
+                    "No kernel is given; add --kernel FILE (or kernel = \"FILE\"), or an ISO image by \
+                     --cdrom FILE"
+                        .into(),
+                );
+            }
+            (Some(_), _) if entry.is_some() => {
+                return Err(
+                    "boot-entry: it is the kernel that is booted, not the ISO image; leave one of \
+                     the two out"
+                        .into(),
+                );
+            }
+            (Some(kernel), _) => BootFrom::Kernel(kernel.clone()),
+            (None, Some(image)) => BootFrom::Iso {
+                image: image.clone(),
+                entry,
+            },
+        };
+        Ok(BootConfig {
+            from,
+            initrd: self.initrd.clone(),
+            cmdline: self.cmdline.clone(),
+            append: self.cmdline_append.clone(),
+        })
     }
 
     fn cpus(&mut self) -> Result<CpuConfig, String> {
@@ -148,6 +172,9 @@ impl Description {
         }
         for disk in &mut self.disks {
             devices.push(disk_device(disk, &mut slots)?);
+        }
+        if let Some(image) = &self.cdrom {
+            devices.push(cdrom(image, &mut slots)?);
         }
         for raw in &mut self.devices {
             devices.push(raw_device(raw, &mut slots, runtime_dir)?);
@@ -251,6 +278,19 @@ pub(super) fn disk_device(disk: &mut Disk, slots: &mut Slots) -> Result<DeviceCo
         on_exit: disk.on_exit,
         ..device(&id, VirtioId::BLOCK, slot, host)
     })
+}
+
+/// An ISO image as a disk.
+fn cdrom(image: &Path, slots: &mut Slots) -> Result<DeviceConfig, String> {
+    let mut disk = Disk {
+        path: Some(image.to_owned()),
+        id: Some("cdrom0".into()),
+        addr: Some(slots.any("cdrom0", Kind::Cdrom)?),
+        readonly: OnOff(true),
+        format: Some("raw".into()),
+        ..Disk::default()
+    };
+    disk_device(&mut disk, slots)
 }
 
 /// The same of somebody else's device.
@@ -378,6 +418,28 @@ mod tests {
             slot(&one.resolve().unwrap(), "net0"),
             slot(&two.resolve().unwrap(), "net0")
         );
+    }
+
+    #[test]
+    fn an_iso_image_is_the_last_disk_and_boots_where_no_kernel_is_given() {
+        let mut vm = Description {
+            cdrom: Some("x.iso".into()),
+            boot_entry: Some("rescue".into()),
+            disks: vec![from_keyvals("path=a.img", None).unwrap()],
+            ..Description::default()
+        };
+        let config = vm.resolve().unwrap();
+        assert_eq!((slot(&config, "disk0"), slot(&config, "cdrom0")), (8, 23));
+        assert_eq!(config.boot.from.to_string(), "x.iso (rescue)");
+        vm.resolve().unwrap();
+        vm.kernel = Some("vmlinuz".into());
+        assert!(vm.resolve().unwrap_err().contains("boot-entry"));
+        vm.boot_entry = None;
+        let config = vm.resolve().unwrap();
+        assert_eq!(config.boot.from.to_string(), "vmlinuz");
+        assert_eq!(config.devices.len(), 2, "and the image is a disk");
+        vm.disks[0].id = Some("cdrom0".into());
+        assert!(vm.resolve().unwrap_err().contains("cdrom0"));
     }
 
     #[test]

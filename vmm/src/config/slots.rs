@@ -10,6 +10,8 @@ pub(super) enum Kind {
     Console,
     Net,
     Disk,
+    /// Behind all disks, so that it does not rename them.
+    Cdrom,
     Other,
 }
 
@@ -19,6 +21,7 @@ impl Kind {
             Self::Console => 1..=1,
             Self::Net => 2..=7,
             Self::Disk => 8..=23,
+            Self::Cdrom => 23..=23,
             Self::Other => 24..=27,
         }
     }

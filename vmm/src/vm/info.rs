@@ -92,7 +92,7 @@ impl Info {
             pid: std::process::id(),
             cpus: config.cpus.count,
             memory: config.memory.size,
-            kernel: config.boot.kernel.display().to_string(),
+            kernel: config.boot.from.to_string(),
             kvm: crate::doctor::kvm_kind().to_owned(),
             devices,
             consoles: consoles(config),

@@ -1,5 +1,6 @@
 //! The parts of a VM: put together, reset, and taken apart.
 
+use std::io::Write;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,12 @@ use crate::chipset::hotplug::SlotHotplug;
 use crate::config::{CpuConfig, VmConfig};
 use crate::image::BootFiles;
 use crate::kvm::{self, IrqLine, KvmError, Platform, Routes, Vcpus, Vm};
-use crate::logs::Logs;
+use crate::logs::{self, Logs};
 use crate::memory::{self, GuestRam};
 use crate::pci::{BarWindows, ConfigPorts, Ecam, KvmWiring, PciRoot};
 use crate::plugin::registers::Registers;
 use crate::plugin::settle::RegistersConfig;
+use crate::stderr::Stderr;
 use crate::supervisor::{Grace, Supervisor};
 
 /// How long a vCPU may take to come out of the guest.
@@ -62,12 +64,11 @@ impl Machine {
         logs: &Logs,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Self, VmError> {
-        let boot = &config.boot;
-        let mut files = BootFiles::open(
-            &boot.kernel,
-            boot.initrd.as_deref(),
-            boot.cmdline.as_deref(),
-        )?;
+        let mut files = BootFiles::open(&config.boot)?;
+        if let Some(notice) = files.notice() {
+            let _ = writeln!(Stderr, "outboard: {notice}");
+            logs::note(notice);
+        }
         let kvm = kvm::open()?;
         let cpuids = cpuids(&kvm, &config.cpus)?;
         let bits = physical_bits(&cpuids);
