@@ -125,6 +125,7 @@ impl Seek for Source {
 }
 
 impl ReadVolatile for Source {
+    /// Fills `into` as far as there are bytes: whoever reads for guest memory takes less for the end.
     fn read_volatile<B: BitmapSlice>(
         &mut self,
         into: &mut VolatileSlice<'_, B>,
@@ -133,22 +134,33 @@ impl ReadVolatile for Source {
             Self::File(file) => return file.read_volatile(into),
             Self::Pieces(pieces) => pieces,
         };
-        let read = match pieces.next() {
-            Next::End => 0,
-            Next::Bytes(at, left) => {
-                let mut part = into.subslice(0, least(into.len(), left))?;
-                let mut file = pieces.file_at(at).map_err(VolatileMemoryError::IOError)?;
-                file.read_volatile(&mut part)?
+        let mut done = 0usize;
+        while done < into.len() {
+            let rest = into.offset(done)?;
+            let part = |left| least(rest.len(), left);
+            let read = match pieces.next() {
+                Next::End => 0,
+                Next::Bytes(at, left) => {
+                    let mut part = rest.subslice(0, part(left))?;
+                    let mut file = pieces.file_at(at).map_err(VolatileMemoryError::IOError)?;
+                    file.read_volatile(&mut part)?
+                }
+                Next::Zeros(left) => {
+                    let zeros = [0; 4];
+                    let zeros = zeros.get(..part(left)).unwrap_or(&zeros);
+                    {
+                        rest.copy_from(zeros);
+                        zeros.len()
+                    }
+                }
+            };
+            if read == 0 {
+                break;
             }
-            Next::Zeros(left) => {
-                let zeros = [0; 4];
-                let zeros = zeros.get(..least(into.len(), left)).unwrap_or(&zeros);
-                into.subslice(0, zeros.len())?.copy_from(zeros);
-                zeros.len()
-            }
-        };
-        pieces.advance(read);
-        Ok(read)
+            pieces.advance(read);
+            done = done.saturating_add(read);
+        }
+        Ok(done)
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) fn menu(reading: &Reading, path: &str, text: &str) -> (Vec<Item>, Str
     let mut scope = Scope::default();
     shell.run(&parse(text), &mut scope, 0);
     let default = shell.value("default").to_owned();
+    // A script that went on for ever has its items none the less.
+    shell.steps = MOST_STEPS;
     let items = shell.open(scope, &[], 0);
     (items, default)
 }
