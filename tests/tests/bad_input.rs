@@ -101,6 +101,50 @@ fn run(args: &[&str]) -> Command {
 }
 
 #[test]
+fn iso_images_that_are_none() {
+    let home = home();
+    let file = |name: &str, bytes: &[u8]| fs::write(home.path().join(name), bytes).unwrap();
+    file("garbage.iso", &[0x5a; 100_000]);
+    file("empty.iso", b"");
+    let outboard = |args: &[&str]| {
+        let mut command = Command::new(daemon("outboard"));
+        command.args(args);
+        command
+    };
+    for (image, part) in [
+        ("garbage.iso", "is no ISO 9660 image"),
+        ("empty.iso", "is no ISO 9660 image"),
+        ("no-such.iso", "No such file"),
+        ("/", "is a directory"),
+    ] {
+        let run = outboard(&["run", "--cdrom", image, "--serial", "off"]);
+        refused(&home, run, FAILED, &[part, image]);
+        refused(
+            &home,
+            outboard(&["iso", "ls", image]),
+            FAILED,
+            &[part, image],
+        );
+    }
+    let entry = [
+        "run",
+        "--cdrom",
+        "garbage.iso",
+        "--boot-entry",
+        "x",
+        "--kernel",
+        "kernel",
+    ];
+    refused(&home, outboard(&entry), USAGE, &["boot-entry"]);
+    refused(
+        &home,
+        outboard(&["run"]),
+        USAGE,
+        &["--cdrom FILE", "--kernel FILE"],
+    );
+}
+
+#[test]
 fn kernels_that_are_none() {
     let home = home();
     let file = |name: &str, bytes: &[u8]| fs::write(home.path().join(name), bytes).unwrap();

@@ -23,7 +23,7 @@ pub(super) struct Pieces {
     /// Its position is moved about.
     file: Arc<File>,
     /// Where each begins in the whole, and where in the file.
-    pieces: Vec<(u64, Extent)>,
+    list: Vec<(u64, Extent)>,
     len: u64,
     position: u64,
 }
@@ -38,15 +38,15 @@ enum Next {
 
 impl Pieces {
     pub(super) fn new(file: &Arc<File>, extents: &[Extent]) -> Self {
-        let (mut pieces, mut len) = (Vec::new(), 0u64);
+        let (mut list, mut len) = (Vec::new(), 0u64);
         for extent in extents {
             let start = len.checked_next_multiple_of(4).unwrap_or(u64::MAX);
-            pieces.push((start, *extent));
+            list.push((start, *extent));
             len = start.saturating_add(extent.len);
         }
         Self {
             file: file.clone(),
-            pieces,
+            list,
             len,
             position: 0,
         }
@@ -56,7 +56,7 @@ impl Pieces {
         if self.position >= self.len {
             return Next::End;
         }
-        for (start, extent) in &self.pieces {
+        for (start, extent) in &self.list {
             let Some(within) = self.position.checked_sub(*start) else {
                 return Next::Zeros(start.saturating_sub(self.position));
             };

@@ -317,7 +317,8 @@ impl Parser<'_> {
                 ..
             }) = self.labels.get_mut(found)
             {
-                entry.cmdline = format!("{} {options}", entry.cmdline).trim().to_owned();
+                let both = [entry.cmdline.as_str(), &options];
+                entry.cmdline = both.join(" ").trim().into();
             }
             return self.followed(found);
         }
