@@ -59,17 +59,22 @@ pub fn trap() -> [u64; 4] {
     unsafe { (&raw const TRAP).read_volatile() }
 }
 
-/// Routes ttyS0's interrupt, input 4 of the I/O APIC, to this CPU; returns its vector.
-pub fn serial_interrupts() -> u8 {
-    const VECTOR: u8 = 0x44;
-    const REDIRECTION: u32 = 0x10 + 2 * 4;
+/// Routes an input of the I/O APIC to the first CPU, as `vector`, edge-triggered.
+pub fn route_line(line: u32, vector: u8) {
+    let redirection = 0x10 + 2 * line;
     let (select, window) = (0xfec0_0000 as *mut u32, 0xfec0_0010 as *mut u32);
     unsafe {
-        select.write_volatile(REDIRECTION + 1);
+        select.write_volatile(redirection + 1);
         window.write_volatile(0);
-        select.write_volatile(REDIRECTION);
-        window.write_volatile(u32::from(VECTOR));
+        select.write_volatile(redirection);
+        window.write_volatile(u32::from(vector));
     }
+}
+
+/// Routes ttyS0's interrupt to the first CPU; returns its vector.
+pub fn serial_interrupts() -> u8 {
+    const VECTOR: u8 = 0x44;
+    route_line(4, VECTOR);
     crate::port::interrupt_on_input();
     VECTOR
 }

@@ -7,7 +7,7 @@ use crate::block::Disk;
 use crate::hostile::Victims;
 use crate::report::check;
 use crate::start::{number, value};
-use crate::{arena, bench, console, cpu, net, port, say};
+use crate::{arena, bench, console, cpu, net, nic, port, say};
 
 /// Default slots of the VMM: by kind.
 const CONSOLE_SLOT: u8 = 1;
@@ -34,6 +34,7 @@ pub fn run(line: &str) {
             "smp" => smp(),
             "net" => check(job, net::echo(NET_SLOT, 0, [0x60, 0x61], requests)),
             "reflect" => check(job, net::reflect(NET_SLOT, 0, [0x60, 0x61], requests)),
+            "nic" => check(job, nic::drive(requests)),
             "console" => check(job, console::converse(CONSOLE_SLOT, 0, [0x62, 0x63])),
             "reset" => check(job, reset(requests)),
             "needs-reset" => check(job, needs_reset()),

@@ -14,6 +14,7 @@ mod cpu;
 mod hostile;
 mod job;
 mod net;
+mod nic;
 mod pci;
 mod port;
 mod report;

@@ -1,6 +1,7 @@
 //! Plugins for tests: ours in Rust as cargo builds them, and those in C.
 #![allow(clippy::expect_used)] // A test that has no plugin fails by panicking.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,4 +47,55 @@ pub fn c(compiler: &str, source: &str, dir: &Path, flags: &[&str]) -> PathBuf {
         .expect("a C compiler is installed");
     assert!(status.success(), "{} does not build", source.display());
     library
+}
+
+/// Builds the crate in `dir`, which is none of the workspace, as its author would, and returns the library
+/// of this name. Nothing is downloaded, and nothing built again: versions and settings are the tests'.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn crate_in(dir: &Path, library: &str) -> PathBuf {
+    fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock")).expect("the lock file is copied");
+    // TARGET/PROFILE/deps/THIS-TEST
+    let test = std::env::current_exe().expect("this program has a path");
+    let target = test
+        .ancestors()
+        .nth(3)
+        .expect("tests lie in TARGET/PROFILE/deps");
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(dir)
+        .args(["build", "--quiet", "--offline", "--target-dir"])
+        .arg(target)
+        .args(["--config", "profile.dev.debug=\"line-tables-only\""])
+        .args(["--config", "profile.dev.package.\"*\".opt-level=1"])
+        .status()
+        .expect("cargo can be run");
+    assert!(
+        status.success(),
+        "the crate in {} does not build",
+        dir.display()
+    );
+    target.join(format!("debug/lib{library}.so"))
+}
+
+/// A twin of the plugin in Rust below `plugins/` with something in its source changed, built into `dir`.
+///
+/// # Panics
+/// When there is no such place in the source, or it does not build.
+pub fn twin(plugin: &str, from: &str, to: &str, dir: &Path) -> PathBuf {
+    let source = root().join("plugins").join(plugin).join("src/lib.rs");
+    let source = fs::read_to_string(source).expect("the plugin's source is there");
+    assert_eq!(source.matches(from).count(), 1, "{from}");
+    let sdk = root().join("device-sdk").canonicalize();
+    let manifest = format!(
+        "[package]\nname = \"twin\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
+         [dependencies]\noutboard-device = {{ path = {:?} }}\n[workspace]\n",
+        sdk.expect("the SDK is there")
+    );
+    fs::create_dir_all(dir.join("src")).expect("a folder is made");
+    fs::write(dir.join("Cargo.toml"), manifest).expect("the manifest is written");
+    fs::write(dir.join("src/lib.rs"), source.replace(from, to)).expect("the source is written");
+    let kept = dir.join("libtwin.so");
+    fs::copy(crate_in(dir, "twin"), &kept).expect("the library is copied");
+    kept
 }

@@ -186,6 +186,59 @@ fn a_serial_port_of_a_plugin_prints() {
     assert!(said.contains("it needs path=PATH"), "{said}");
 }
 
+/// The card of registers and its driver: data, lengths, interrupts, and what is asked of it wrongly. The
+/// driver finds a fault in each of its twins.
+#[test]
+fn a_card_of_registers_moves_frames() {
+    if !has_kvm() {
+        return;
+    }
+    let library = plugins::rust("outboard-plugin-nic-regs", "outboard_nic_regs");
+    let drive = |library: &Path| {
+        let keys = library.display().to_string();
+        Guest::start(with_plugin("jobs=nic requests=64", &keys)).end()
+    };
+    drive(&library).passed(&["nic"]);
+    let dir = tempfile::tempdir().unwrap();
+    for (from, to, found) in [
+        ("*b\"NIC1\"", "*b\"NIC2\"", "there is no card"),
+        (
+            "board.set(self.cause & self.mask != 0)",
+            "board.set(false)",
+            "no interrupt comes",
+        ),
+        (
+            "self.cause &= !value,",
+            "{ self.cause &= !value; self.happened(0); self.board.as_ref().unwrap().pulse(); }",
+            "there is not one interrupt for each frame",
+        ),
+        (
+            "&mut frame) {",
+            "frame.split_last_mut().unwrap().1) {",
+            "a frame came back changed",
+        ),
+        (
+            "self.take_length = len;",
+            "self.take_length = len + 1;",
+            "a frame came back changed",
+        ),
+        (
+            "!self.takes ||",
+            "",
+            "a frame came where there was no room for it",
+        ),
+        (
+            "self.send_length > FRAME_MAX",
+            "false",
+            "the card sends what is no frame",
+        ),
+    ] {
+        let ended = drive(&plugins::twin("nic-regs", from, to, dir.path()));
+        let line = format!("FAIL nic: {found}");
+        assert!(ended.lines.contains(&line), "{to}: {:?}", ended.lines);
+    }
+}
+
 /// Registers that copy from guest memory: from where it is, and from where it is not.
 #[test]
 fn an_address_outside_the_guest_costs_the_device_only() {

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use outboard_tests::daemons::daemon;
-use outboard_tests::plugins::root;
+use outboard_tests::plugins::{self, root};
 
 /// The files of the document: each is the code block behind `<!-- file: NAME -->`.
 fn files() -> Vec<(String, String)> {
@@ -22,12 +22,6 @@ fn files() -> Vec<(String, String)> {
             (name.to_owned(), format!("{block}\n"))
         })
         .collect()
-}
-
-/// `TARGET/PROFILE`, where this test was built.
-fn profile_dir() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().to_owned()
 }
 
 #[test]
@@ -47,19 +41,8 @@ fn the_tutorials_device_is_short_builds_and_loads() {
         let text = text.replace("/usr/src/outboard/device-sdk", sdk.to_str().unwrap());
         fs::write(path, text).unwrap();
     }
-    // The versions and settings of the tests, so that nothing is downloaded or built again.
-    fs::copy(root().join("Cargo.lock"), dir.path().join("Cargo.lock")).unwrap();
-    let target = profile_dir().parent().unwrap().to_owned();
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(dir.path())
-        .args(["build", "--quiet", "--offline", "--target-dir"])
-        .arg(&target)
-        .args(["--config", "profile.dev.debug=\"line-tables-only\""])
-        .args(["--config", "profile.dev.package.\"*\".opt-level=1"])
-        .status()
-        .unwrap();
-    assert!(status.success(), "the tutorial's device does not build");
-    let library = target.join("debug/libchorus.so");
+    let library = plugins::crate_in(dir.path(), "chorus");
+    let target = library.ancestors().nth(2).unwrap();
     let kept = target.join("tutorial/libchorus.so");
     fs::create_dir_all(kept.parent().unwrap()).unwrap();
     fs::copy(&library, &kept).unwrap();
