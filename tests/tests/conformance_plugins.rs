@@ -8,6 +8,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use outboard::plugin::serve::{Spec, serve};
+use outboard_device::driver::connection::DEFAULT_LIMIT;
+use outboard_device::driver::console::{Port, RX, TX};
+use outboard_device::driver::{Driver, Options, QueueOptions, Segment};
 use outboard_device::testing::{Endpoint, Expected, Outcome, Probe};
 use outboard_tests::listening::Listening;
 use outboard_tests::plugins;
@@ -98,6 +101,109 @@ fn ramdisk_expected() -> Expected {
             check,
         },
     }
+}
+
+static ECHO: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    let library = plugins::c("cc", "plugins/c-echo/echo.c", dir.path(), &[]);
+    (dir, library)
+});
+
+fn echo_expected() -> Expected {
+    let check = |written: u32, _: &[u8]| match written {
+        0 => Ok(()),
+        some => Err(format!("{some} bytes written of what is said")),
+    };
+    Expected {
+        features: 0,
+        config_len: 12,
+        queues: 2,
+        max_queue_size: 256,
+        running: vec![RX, TX],
+        probe: Probe {
+            queue: TX,
+            readable: b"conformance\n".to_vec(),
+            writable: 0,
+            check,
+        },
+    }
+}
+
+fn echo_in_process(library: &Path) -> InProcess {
+    InProcess {
+        library: library.to_owned(),
+        device: "echo",
+        options: BTreeMap::new(),
+        expected: echo_expected(),
+    }
+}
+
+fn listen(driver: &mut Driver, port: &mut Port, said: &[u8]) -> Result<(), String> {
+    let mut heard = Vec::new();
+    while heard.len() < said.len() {
+        let more = port.read(driver, DEFAULT_LIMIT);
+        heard.extend(more.map_err(|error| error.to_string())?);
+    }
+    (heard == said)
+        .then_some(())
+        .ok_or_else(|| "something else comes back".into())
+}
+
+/// Says things of many lengths, some before there are buffers for the answer, and hears them all.
+fn converse(endpoint: &mut dyn Endpoint) -> Result<(), String> {
+    let mut driver = Driver::new(endpoint.connect().unwrap(), &Options::default()).unwrap();
+    for queue in [RX, TX] {
+        driver.start_queue(queue, &QueueOptions::default()).unwrap();
+    }
+    // As long as there is no buffer for it, it is kept.
+    let early: Vec<u8> = (0..3000_u32).map(|n| (n % 251) as u8).collect();
+    let window = driver.allocate(4096, 64).unwrap();
+    window.write(0, &early);
+    let queue = driver.queue(TX).unwrap();
+    for piece in 0..30 {
+        let segment = Segment::readable(window.addr() + piece * 100, 100);
+        queue.submit(&[segment], 0).unwrap();
+        queue.wait(DEFAULT_LIMIT).unwrap();
+    }
+    let mut port = Port::new(&mut driver).unwrap();
+    listen(&mut driver, &mut port, &early)?;
+    for round in 0..40_usize {
+        let said: Vec<u8> = (0..round * 800 + 1)
+            .map(|n| (n * 7 + round) as u8)
+            .collect();
+        port.write(&mut driver, &said).unwrap();
+        listen(&mut driver, &mut port, &said)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_echo_is_what_was_said() {
+    converse(&mut hosted(&ECHO.1, "", echo_expected())).unwrap();
+    converse(&mut echo_in_process(&ECHO.1)).unwrap();
+}
+
+#[test]
+fn an_echo_that_forgets_is_found_out() {
+    let source = std::fs::read_to_string(plugins::root().join("plugins/c-echo/echo.c")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = ("echo->bytes + echo->count, base", "echo->bytes, base");
+    assert!(source.contains(from));
+    let twin = dir.path().join("twin.c");
+    std::fs::write(&twin, source.replace(from, to)).unwrap();
+    let twin = plugins::c("cc", twin.to_str().unwrap(), dir.path(), &[]);
+    let why = converse(&mut echo_in_process(&twin)).unwrap_err();
+    assert!(why.contains("something else comes back"), "{why}");
+}
+
+mod echo_in_a_process {
+    use super::*;
+    outboard_device::conformance!(hosted(&ECHO.1, "", echo_expected()));
+}
+
+mod echo_in_the_vmm {
+    use super::*;
+    outboard_device::conformance!(echo_in_process(&ECHO.1));
 }
 
 mod entropy_as_a_daemon {

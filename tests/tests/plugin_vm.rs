@@ -52,6 +52,21 @@ fn a_disk_of_a_plugin_moves_data_under_each_host() {
     }
 }
 
+/// The console in C: the guest says a line, hears it, and says it again.
+#[test]
+fn a_console_of_a_plugin_echoes_under_each_host() {
+    if !has_kvm() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let library = plugins::c("cc", "plugins/c-echo/echo.c", dir.path(), &[]);
+    for host in HOSTS {
+        let keys = format!("{},addr=1,host={host}", library.display());
+        let guest = Guest::start(with_plugin("jobs=console", &keys));
+        guest.end().passed(&["console"]);
+    }
+}
+
 /// A worker that crashes, or does not return: its device asks for a reset, and the VM goes on and powers
 /// off.
 #[test]
