@@ -104,7 +104,7 @@ fn run(args: &[&str]) -> Command {
 fn iso_images_that_are_none() {
     let home = home();
     let file = |name: &str, bytes: &[u8]| fs::write(home.path().join(name), bytes).unwrap();
-    file("garbage.iso", &[0x5a; 100_000]);
+    file("garbage.iso", &vec![0x5a; 100_000]);
     file("empty.iso", b"");
     let outboard = |args: &[&str]| {
         let mut command = Command::new(daemon("outboard"));
