@@ -47,10 +47,10 @@ impl Record {
             return Ok(None);
         }
         let [unit] = field(bytes, UNIT_SIZE);
-        let kind = if flags & MULTI_EXTENT != 0 || unit != 0 {
-            Kind::Other
-        } else {
-            Kind::of(flags & DIRECTORY != 0, extent)
+        let kind = match (flags & DIRECTORY != 0, extent) {
+            _ if flags & MULTI_EXTENT != 0 || unit != 0 => Kind::Other,
+            (true, extent) => Kind::Folder(extent),
+            (false, extent) => Kind::File(extent),
         };
         let Names::RockRidge { skip } = iso.names else {
             let name = match iso.names {

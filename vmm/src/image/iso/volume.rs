@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::record::Kind;
 use super::record::Record;
 use super::rock_ridge;
 use super::{Extent, Iso, IsoError, SECTOR, field};
@@ -96,15 +95,4 @@ fn rock_ridge(iso: &Iso) -> Result<Option<usize>, IsoError> {
     let [len] = field(&bytes, 0);
     let own = bytes.get(..len.into()).unwrap_or_default();
     Ok(rock_ridge::skip(Record::system_use(own)))
-}
-
-impl Kind {
-    /// Folders have no other bytes than records.
-    pub(super) fn of(directory: bool, extent: Extent) -> Self {
-        if directory {
-            Self::Folder(extent)
-        } else {
-            Self::File(extent)
-        }
-    }
 }

@@ -256,6 +256,9 @@ fn isolinux_comes_before_grub_unless_it_starts_no_linux() {
 #[test]
 fn control_characters_reach_no_terminal() {
     let menu = isolinux("label \x1b[2Ja\r\nkernel \x07k\r\nappend x\x00y\u{9b}z\r\n");
+    let script = grub("menuentry 'a\nb' { linux /k\\\n \"x\ny\"\n}");
+    assert_eq!(default(&script).title, "a b");
+    assert_eq!(default(&script).cmdline, "\"x y\"");
     let all = format!("{menu:?}");
     assert!(
         !all.contains(char::is_control) && !all.contains("\\u{"),
@@ -277,7 +280,9 @@ fn menus_without_end_come_to_one() {
     assert_eq!(isolinux(&many).entries.len(), MOST_ENTRIES);
     let entry = "menuentry X { linux /k\n}\n";
     assert_eq!(grub(&entry.repeat(5000)).entries.len(), MOST_ENTRIES);
+    let twice = "function f { f $@ $@$@; }\nf a b c d e f g h\n";
     let survive = |text: &str| drop(Menu::read(&tree(&[("/boot/grub/grub.cfg", text)])));
+    survive(&format!("{twice}{entry}"));
     survive(&format!("function f {{ f; f; }}\nf\n{entry}"));
     survive(&format!(
         "source /boot/grub/grub.cfg\nsource /boot/grub/grub.cfg\n{entry}"

@@ -286,54 +286,53 @@ impl Shell<'_> {
         }
     }
 
-    /// Puts in variables; the values of those outside quotes are split into words.
+    /// Puts in variables; the values of those outside quotes are split into words. Nothing, where that
+    /// would be too long.
     fn expand(&self, words: &[Word], scope: &Scope) -> Vec<String> {
         let (mut expanded, mut len) = (Vec::new(), 0usize);
         for word in words {
             let (mut text, mut is_word) = (String::new(), word.quoted);
             for part in &word.parts {
-                match part {
-                    Part::Text(part) => {
-                        text.push_str(part);
-                        is_word = true;
-                    }
-                    Part::Variable { name, quoted } => {
-                        let value = match name.parse::<usize>() {
-                            Ok(number) => number
-                                .checked_sub(1)
-                                .and_then(|n| scope.arguments.get(n))
-                                .cloned()
-                                .unwrap_or_default(),
-                            Err(_) if name == "@" || name == "*" => scope.arguments.join(" "),
-                            Err(_) => self.value(name).to_owned(),
-                        };
-                        if *quoted || !value.contains(char::is_whitespace) {
-                            is_word |= !value.is_empty();
-                            text.push_str(&value);
-                            continue;
-                        }
-                        for (number, piece) in value.split_whitespace().enumerate() {
-                            if number > 0 {
-                                expanded.push(std::mem::take(&mut text));
-                            }
-                            text.push_str(piece);
-                            is_word = true;
-                        }
-                    }
-                }
-                if text.len() > LONGEST_COMMAND {
+                let (value, whole) = match part {
+                    Part::Text(part) => (part.clone(), true),
+                    Part::Variable { name, quoted } => (self.variable(name, scope), *quoted),
+                };
+                len = len.saturating_add(value.len());
+                if len > LONGEST_COMMAND {
                     return Vec::new();
                 }
-            }
-            len = len.saturating_add(text.len());
-            if len > LONGEST_COMMAND {
-                return Vec::new();
+                is_word |= whole && !value.is_empty() || !value.trim().is_empty();
+                if whole {
+                    text.push_str(&value);
+                    continue;
+                }
+                if value.starts_with(char::is_whitespace) && !text.is_empty() {
+                    expanded.push(std::mem::take(&mut text));
+                }
+                for (number, piece) in value.split_whitespace().enumerate() {
+                    if number > 0 {
+                        expanded.push(std::mem::take(&mut text));
+                    }
+                    text.push_str(piece);
+                }
             }
             if is_word {
                 expanded.push(text);
             }
         }
         expanded
+    }
+
+    /// The value of a variable, or of an argument of the function that runs.
+    fn variable(&self, name: &str, scope: &Scope) -> String {
+        match name.parse::<usize>() {
+            Ok(number) => {
+                let argument = number.checked_sub(1).and_then(|n| scope.arguments.get(n));
+                argument.cloned().unwrap_or_default()
+            }
+            Err(_) if name == "@" || name == "*" => scope.arguments.join(" "),
+            Err(_) => self.value(name).to_owned(),
+        }
     }
 }
 

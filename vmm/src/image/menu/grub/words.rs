@@ -41,7 +41,9 @@ impl Word {
         }
     }
 
+    /// The end of a line, when it is quoted, is a blank: what is made of it is a line.
     fn push(&mut self, c: char) {
+        let c = if c == '\n' { ' ' } else { c };
         match self.parts.last_mut() {
             Some(Part::Text(text)) if text.len() < LONGEST => text.push(c),
             Some(Part::Text(_)) => {}
