@@ -89,8 +89,8 @@ pub fn twin(plugin: &str, from: &str, to: &str, dir: &Path) -> PathBuf {
     let sdk = root().join("device-sdk").canonicalize();
     let manifest = format!(
         "[package]\nname = \"twin\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
-         [dependencies]\noutboard-device = {{ path = {:?} }}\n[workspace]\n",
-        sdk.expect("the SDK is there")
+         [dependencies]\noutboard-device = {{ path = \"{}\" }}\n[workspace]\n",
+        sdk.expect("the SDK is there").display()
     );
     fs::create_dir_all(dir.join("src")).expect("a folder is made");
     fs::write(dir.join("Cargo.toml"), manifest).expect("the manifest is written");

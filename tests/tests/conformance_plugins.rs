@@ -168,9 +168,7 @@ fn converse(endpoint: &mut dyn Endpoint) -> Result<(), String> {
     let mut port = Port::new(&mut driver).unwrap();
     listen(&mut driver, &mut port, &early)?;
     for round in 0..40_usize {
-        let said: Vec<u8> = (0..round * 800 + 1)
-            .map(|n| (n * 7 + round) as u8)
-            .collect();
+        let said: Vec<u8> = (0..=round * 800).map(|n| (n * 7 + round) as u8).collect();
         port.write(&mut driver, &said).unwrap();
         listen(&mut driver, &mut port, &said)?;
     }

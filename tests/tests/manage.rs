@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use outboard_tests::daemons::daemon;
 use outboard_tests::guest::{Guest, children, command, disk, has_kvm};
+use outboard_tests::plugins;
 use outboard_tests::traces::Home;
 use serde_json::Value;
 
@@ -278,6 +279,93 @@ fn devices_that_come_and_go_leave_nothing() {
     succeed(&home, &["attach", "web", "--disk", "path=more.img,id=more"]);
     succeed(&home, &["detach", "web", "more", "--no-wait"]);
     guest.end().passed(&["plug"]);
+    home.assert_left_clean();
+}
+
+/// As above, in both hosts. In the VMM the library itself stays, once.
+#[test]
+fn plugins_that_come_and_go_leave_nothing() {
+    if !has_kvm() {
+        return;
+    }
+    let cycles = std::env::var("CYCLES").map_or(15, |cycles| cycles.parse().unwrap());
+    let home = Home::new();
+    let library = plugins::c("cc", "plugins/ramdisk/ramdisk.c", home.path(), &[]);
+    daemon("outboard-plugin-host");
+    let library = library.file_name().unwrap().to_str().unwrap();
+    for host in ["process", "vmm"] {
+        let mut guest = plugging(&home, host, cycles + 3);
+        let keys = format!("plugin={library},size=1M,name=more,host={host}");
+        let attach = || succeed(&home, &["attach", host, "--device", &keys]);
+        let cycle = || {
+            attach();
+            succeed(&home, &["detach", host, "more"]);
+        };
+        assert_eq!(attach(), "more is at 0000:00:18.0\n");
+        if cycles < 7 {
+            guest.expect("slot 24 works");
+        }
+        let info = info(&home, host);
+        assert_eq!(info["devices"][1]["kind"], "block", "{info}");
+        let process = !guest.daemons("outboard-plugin-host").is_empty();
+        assert_eq!(process, host == "process");
+        succeed(&home, &["detach", host, "more"]);
+        cycle();
+        let before = Held::of(guest.pid());
+        for _ in 0..cycles {
+            cycle();
+        }
+        settle(guest.pid(), &before);
+        attach();
+        succeed(&home, &["detach", host, "more", "--no-wait"]);
+        guest.end().passed(&["plug"]);
+        home.assert_left_clean();
+    }
+}
+
+#[test]
+fn a_plugin_that_cannot_be_plugged_in_says_why_and_leaves_nothing() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    let faulty = |flags: &[&str]| {
+        let library = plugins::c("cc", "tests/plugins/faulty.c", home.path(), flags);
+        library.display().to_string()
+    };
+    let (library, crashes) = (faulty(&[]), faulty(&["-DCRASHES"]));
+    let guest = plugging(&home, "web", 1);
+    let refuse = |keys: &str, why: &str| {
+        let keys = format!("plugin={keys},name=more");
+        let said = refused(&home, &["attach", "web", "--device", &keys]);
+        assert!(said.contains("'more'") && said.contains(why), "{said}");
+    };
+    // Loaded once, to stay.
+    refuse(
+        &format!("{library},device=disk,host=vmm,speed=9"),
+        "it has no option 'speed'",
+    );
+    let before = Held::of(guest.pid());
+    for _ in 0..3 {
+        refuse("none.so", "none.so cannot be read");
+        refuse(&crashes, "ends the process it is loaded into");
+        refuse(&format!("{library},device=tape"), "has no device 'tape'");
+        refuse(
+            &format!("{library},device=registers"),
+            "part of the machine",
+        );
+        refuse(
+            &format!("{library},device=disk,host=vmm,speed=9"),
+            "no option 'speed'",
+        );
+        refuse(
+            &format!("{library},device=disk,host=process,speed=9"),
+            "no option 'speed'",
+        );
+    }
+    settle(guest.pid(), &before);
+    succeed(&home, &["destroy", "web"]);
+    assert_eq!(guest.end().status.code(), Some(0));
     home.assert_left_clean();
 }
 

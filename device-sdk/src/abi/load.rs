@@ -3,13 +3,16 @@
 //! The file is copied into a memfd and that is loaded: a file replaced, truncated or deleted later
 //! touches nothing that runs, and the next load sees the new one. (The loader answers a path it
 //! has seen with the library it has, and a mapped file that is overwritten crashes the process.) For
-//! the same reason the memfd is never closed: its number is the path. Nothing is ever unloaded.
+//! the same reason the memfd is never closed: its number is the path. Nothing is ever unloaded; a file of the
+//! same bytes as one that is loaded is that one, so that a plugin that comes and goes costs its memory once.
 #![allow(unsafe_code)] // dlopen, and the entry it finds.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -24,20 +27,45 @@ const SIZE_MAX: u64 = 1 << 30;
 
 type Entry = unsafe extern "C" fn() -> *const OutboardPlugin;
 
-/// Loads the library at `path` and asks its entry for its table, not looked at yet.
-pub(super) fn load(path: &Path) -> Result<*const OutboardPlugin, Problem> {
+/// The copy that a library was loaded from.
+#[derive(Debug, Clone)]
+pub(super) struct Copy(Arc<File>);
+
+impl Copy {
+    /// Whether it is a copy of these bytes.
+    pub(super) fn is_of(&self, bytes: &[u8]) -> bool {
+        let len = self.0.metadata().map_or(0, |meta| meta.len());
+        let mut own = [0; 1 << 14];
+        len == bytes.len() as u64
+            && (0..).zip(bytes.chunks(own.len())).all(|(n, chunk)| {
+                let own = own.get_mut(..chunk.len()).unwrap_or_default();
+                let read = self.0.read_exact_at(own, n << 14);
+                read.is_ok() && own == chunk
+            })
+    }
+}
+
+/// Reads a file that looks like a library for this machine.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     if cfg!(target_feature = "crt-static") {
         return Err(Problem::StaticHost);
     }
-    let bytes = read(path).map_err(Problem::Read)?;
+    let bytes = read_file(path).map_err(Problem::Read)?;
     elf::check(&bytes)?;
-    let copy = sealed_copy(path, &bytes).map_err(Problem::Read)?;
+    Ok(bytes)
+}
+
+/// Loads the library that these bytes of `path` are, and asks its entry for its table, not looked at yet.
+pub(super) fn load(path: &Path, bytes: &[u8]) -> Result<(*const OutboardPlugin, Copy), Problem> {
+    let copy = sealed_copy(path, bytes).map_err(Problem::Read)?;
     let name = format!("/proc/self/fd/{}", copy.as_raw_fd());
     // SAFETY: this runs the library's constructors. Whoever names a plugin trusts it as far as the
     // process it is loaded into; see docs/trust.md.
     let library = unsafe { Library::open(Some(&name), RTLD_NOW | RTLD_LOCAL) };
     let library = library.map_err(|error| Problem::Load(reason(&error, &name)))?;
-    let _ = copy.into_raw_fd();
+    let copy = Arc::new(copy);
+    // Held for ever: see above.
+    std::mem::forget(copy.clone());
     // SAFETY: the symbol is what its name says, by the ABI.
     let entry = unsafe { library.get::<Entry>(elf::ENTRY.as_bytes()) };
     let table = match entry {
@@ -47,10 +75,10 @@ pub(super) fn load(path: &Path) -> Result<*const OutboardPlugin, Problem> {
     };
     // Never unloaded: its threads and statics may be anywhere.
     std::mem::forget(library);
-    Ok(table)
+    Ok((table, Copy(copy)))
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {

@@ -59,8 +59,8 @@ const LOST: u32 = 4;
 const WRONG: u32 = 8;
 
 const NAME: [u8; 4] = *b"NIC1";
-/// Locally administered.
-const ADDRESS: [u8; 6] = [0x02, b'n', b'i', b'c', 0, 1];
+/// As it is read, four bytes and two; locally administered.
+const ADDRESS: [[u8; 4]; 2] = [[0x02, b'n', b'i', b'c'], [0, 1, 0, 0]];
 /// Ethernet's, without its checksum.
 const FRAME_MAX: u32 = 1514;
 
@@ -130,11 +130,10 @@ impl BoardDevice for Card {
 
 impl RegisterDevice for Card {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        let [a, b, c, d, e, f] = ADDRESS;
         let value = match offset {
             ID => u32::from_le_bytes(NAME),
-            MAC_LOW => u32::from_le_bytes([a, b, c, d]),
-            MAC_HIGH => u32::from_le_bytes([e, f, 0, 0]),
+            MAC_LOW => u32::from_le_bytes(ADDRESS[0]),
+            MAC_HIGH => u32::from_le_bytes(ADDRESS[1]),
             CAUSE => self.cause,
             MASK => self.mask,
             SEND_ADDRESS => self.send_address,

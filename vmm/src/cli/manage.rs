@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use outboard::api::{Client, ClientError};
-use outboard::config::{Disk, Net, NewDevice, RawDevice, from_keyvals};
+use outboard::config::{Disk, Net, NewDevice, from_keyvals};
 use outboard::definitions::DefinitionError;
 use outboard::registry::{self, RegistryError};
 use outboard::vm::{Info, Plugged};
+
+use super::run::AnyDevice;
 
 /// How long `--wait` waits for the guest.
 const GUEST: Duration = Duration::from_mins(1);
@@ -111,6 +113,7 @@ const ATTACH: &str = "\
 Examples:
   outboard attach web --disk path=data.img
   outboard attach web --net tap=tap1,id=backup
+  outboard attach web --device plugin=./libramdisk.so,size=64M,host=vmm
   outboard detach web disk1";
 
 /// Plugs one device into a running VM.
@@ -133,9 +136,9 @@ struct One {
     /// A network card
     #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<Net>(text, None))]
     net: Option<Net>,
-    /// A device that somebody's daemon serves
-    #[arg(long, value_name = "KEYS", value_parser = |text: &str| from_keyvals::<RawDevice>(text, Some("kind")))]
-    device: Option<RawDevice>,
+    /// A device that somebody's daemon serves, or that of a plugin
+    #[arg(long, value_name = "KEYS", value_parser = AnyDevice::from_keyvals)]
+    device: Option<AnyDevice>,
 }
 
 impl Attach {
@@ -146,7 +149,11 @@ impl Attach {
     fn run(self) -> Result<(), Error> {
         let One { disk, net, device } = self.device;
         let new = disk.map(NewDevice::Disk).or(net.map(NewDevice::Net));
-        let Some(mut new) = new.or(device.map(NewDevice::Raw)) else {
+        let any = |device| match device {
+            AnyDevice::Raw(raw) => NewDevice::Raw(*raw),
+            AnyDevice::Plugin(plugin) => NewDevice::Plugin(*plugin),
+        };
+        let Some(mut new) = new.or(device.map(any)) else {
             return Err(Error::Usage("No device is given".into()));
         };
         // The VM's own folder is not where this command was started.

@@ -200,13 +200,13 @@ impl Run {
 
 /// What `--device` may be.
 #[derive(Clone)]
-enum AnyDevice {
+pub(super) enum AnyDevice {
     Raw(Box<RawDevice>),
     Plugin(Box<PluginDevice>),
 }
 
 impl AnyDevice {
-    fn from_keyvals(text: &str) -> Result<Self, String> {
+    pub(super) fn from_keyvals(text: &str) -> Result<Self, String> {
         if text.starts_with("plugin=") {
             return PluginDevice::from_keyvals(text).map(|plugin| Self::Plugin(Box::new(plugin)));
         }

@@ -28,7 +28,7 @@ pub(crate) use foreign::FD;
 pub(crate) use hosts::console_args;
 pub use keyvals::from_keyvals;
 pub use mac::Mac;
-pub use new_device::{NewDevice, Taken};
+pub use new_device::{NewConfig, NewDevice, Taken};
 pub use plugin::{PluginConfig, PluginDevice, PluginHost};
 pub use port::Port;
 pub(crate) use resolve::{DEFAULT_NAME, is_name, runtime_base};

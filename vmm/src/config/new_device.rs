@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::resolve::{OUR_OWN, check_id, disk_device, net_device, raw_device};
-use super::slots::Slots;
-use super::{Description, DeviceConfig, Disk, Mac, Net, RawDevice};
+use super::slots::{Kind, Slots};
+use super::{Description, DeviceConfig, Disk, Mac, Net, PluginConfig, PluginDevice, RawDevice};
 
 /// A device to plug into a VM that runs, as a person describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,35 @@ pub enum NewDevice {
     /// As of `--device`.
     #[serde(rename = "device")]
     Raw(RawDevice),
+    /// As of `--device plugin=`.
+    Plugin(PluginDevice),
+}
+
+/// A new device, checked and complete, but for what only its plugin knows.
+#[derive(Debug, Clone)]
+pub enum NewConfig {
+    /// Everything is known of it.
+    Device(DeviceConfig),
+    /// What it is, its plugin has to be asked.
+    Plugin(PluginConfig),
+}
+
+impl NewConfig {
+    /// Unique in the VM.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Device(device) => &device.id,
+            Self::Plugin(plugin) => &plugin.id,
+        }
+    }
+
+    /// PCI slot.
+    pub fn slot(&self) -> u8 {
+        match self {
+            Self::Device(device) => device.slot,
+            Self::Plugin(plugin) => plugin.slot,
+        }
+    }
 }
 
 /// The devices that a VM has: their slots and names.
@@ -32,6 +61,7 @@ impl NewDevice {
             Self::Disk(disk) => disk.id.as_deref(),
             Self::Net(net) => net.id.as_deref(),
             Self::Raw(raw) => raw.name.as_deref(),
+            Self::Plugin(plugin) => plugin.name.as_deref(),
         }
     }
 
@@ -56,6 +86,11 @@ impl NewDevice {
                     *socket = path;
                 }
             }
+            Self::Plugin(plugin) => {
+                if let Ok(path) = std::path::absolute(&plugin.plugin) {
+                    plugin.plugin = path;
+                }
+            }
         }
     }
 
@@ -68,7 +103,7 @@ impl NewDevice {
         vm: &str,
         runtime_dir: &Path,
         taken: &Taken,
-    ) -> Result<DeviceConfig, String> {
+    ) -> Result<NewConfig, String> {
         let free = |kind: &str| {
             let is_free = |number: &usize| {
                 let id = format!("{kind}{number}");
@@ -86,6 +121,7 @@ impl NewDevice {
             Self::Disk(disk) => ("disk".to_owned(), &mut disk.id, disk.addr),
             Self::Net(net) => ("net".to_owned(), &mut net.id, net.addr),
             Self::Raw(raw) => (raw.id.name(), &mut raw.name, raw.addr),
+            Self::Plugin(plugin) => (plugin.stem(), &mut plugin.name, plugin.addr),
         };
         let (default, number) = free(&kind);
         let id = id.get_or_insert(default);
@@ -98,11 +134,17 @@ impl NewDevice {
         if let Some(slot) = addr {
             slots.fixed(id, slot)?;
         }
-        match &mut self {
+        let id = id.clone();
+        let device = match &mut self {
             Self::Disk(disk) => disk_device(disk, &mut slots),
             Self::Net(net) => net_device(net, Mac::derived(vm, number), &mut slots),
             Self::Raw(raw) => raw_device(raw, &mut slots, runtime_dir),
-        }
+            Self::Plugin(plugin) => {
+                let slot = plugin.addr.map_or_else(|| slots.any(&id, Kind::Other), Ok);
+                return Ok(NewConfig::Plugin(plugin.config(&id, slot?)));
+            }
+        };
+        device.map(NewConfig::Device)
     }
 }
 
@@ -113,11 +155,24 @@ mod tests {
 
     fn disk(keys: &str, taken: &[(u8, &str)]) -> Result<DeviceConfig, String> {
         let taken = taken.iter().map(|(slot, id)| (*slot, (*id).to_owned()));
-        NewDevice::Disk(from_keyvals(keys, Some("path")).unwrap()).resolve(
-            "vm",
-            Path::new("/run/vm"),
-            &taken.collect(),
-        )
+        let disk = NewDevice::Disk(from_keyvals(keys, Some("path")).unwrap());
+        match disk.resolve("vm", Path::new("/run/vm"), &taken.collect())? {
+            NewConfig::Device(device) => Ok(device),
+            NewConfig::Plugin(plugin) => panic!("{plugin:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plugin_is_called_after_its_library_and_keeps_its_options() {
+        let new = PluginDevice::from_keyvals("plugin=/lib/libramdisk.so,size=4M").unwrap();
+        let taken = [(24, "ramdisk0".to_owned())].into();
+        let new = NewDevice::Plugin(new).resolve("vm", Path::new("/run/vm"), &taken);
+        let new = new.unwrap();
+        assert_eq!((new.id(), new.slot()), ("ramdisk1", 25));
+        let NewConfig::Plugin(plugin) = new else {
+            panic!("{new:?}")
+        };
+        assert_eq!(plugin.options["size"], "4M");
     }
 
     #[test]

@@ -115,6 +115,14 @@ pub fn inspect_here(path: &Path) -> Result<Inspected, String> {
 /// # Errors
 /// Why it does not load here, as a sentence.
 pub fn inspect(path: &Path) -> Result<Inspected, String> {
+    inspect_unless(path, &|| false)
+}
+
+/// The same; gives up when `cancelled` says so.
+///
+/// # Errors
+/// As for [`inspect`].
+pub fn inspect_unless(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<Inspected, String> {
     let what = |why: String| format!("the plugin {} {why}", path.display());
     let own = std::env::current_exe().map_err(|e| what(format!("cannot be inspected: {e}")))?;
     let child = Command::new(own)
@@ -138,7 +146,7 @@ pub fn inspect(path: &Path) -> Result<Inspected, String> {
     };
     let out = read(out.map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
     let err = read(err.map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
-    let status = wait(&mut child);
+    let status = wait(&mut child, cancelled);
     let (out, err) = (
         out.join().unwrap_or_default(),
         err.join().unwrap_or_default(),
@@ -173,9 +181,9 @@ fn quoted(words: &str) -> String {
 }
 
 /// Waits, and kills what takes too long.
-fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
+fn wait(child: &mut Child, cancelled: &dyn Fn() -> bool) -> Option<std::process::ExitStatus> {
     let begin = Instant::now();
-    while begin.elapsed() < LIMIT {
+    while begin.elapsed() < LIMIT && !cancelled() {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),
             Ok(None) => std::thread::sleep(Duration::from_millis(2)),

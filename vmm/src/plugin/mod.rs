@@ -11,4 +11,4 @@ pub mod serve;
 pub mod settle;
 
 pub use inspect::{Inspected, InspectedDevice, InspectedKind, InspectedOption};
-pub use settle::{PluginsError, Settled, settle};
+pub use settle::{PluginsError, Settled, settle, settle_one};

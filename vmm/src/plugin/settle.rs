@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::inspect::{InspectedKind, inspect};
+use super::inspect::{Inspected, InspectedKind, inspect, inspect_unless};
 use crate::config::{DeviceConfig, Host, PluginConfig, PluginHost, VirtioId, VmConfig};
 
 /// A plugin's device cannot be part of the VM.
@@ -48,7 +48,8 @@ pub fn settle(config: &VmConfig) -> Result<Settled, PluginsError> {
         registers: Vec::new(),
     };
     for plugin in &config.plugins {
-        settled.add(plugin).map_err(|why| PluginsError {
+        let added = inspect(&plugin.path).and_then(|inspected| settled.add(plugin, &inspected));
+        added.map_err(|why| PluginsError {
             id: plugin.id.clone(),
             why,
         })?;
@@ -57,9 +58,30 @@ pub fn settle(config: &VmConfig) -> Result<Settled, PluginsError> {
     Ok(settled)
 }
 
+/// Asks the plugin of a device that comes while the VM runs; gives up when `cancelled` says so.
+///
+/// # Errors
+/// As for [`settle`], or the device is of registers: the guest is not told of those.
+pub fn settle_one(
+    plugin: &PluginConfig,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<DeviceConfig, PluginsError> {
+    let mut settled = Settled::default();
+    let inspected = inspect_unless(&plugin.path, cancelled);
+    let added = inspected.and_then(|inspected| settled.add(plugin, &inspected));
+    let device = added.and_then(|()| {
+        settled.devices.pop().ok_or_else(|| {
+            "a device of registers is part of the machine; give it to outboard run".to_owned()
+        })
+    });
+    device.map_err(|why| PluginsError {
+        id: plugin.id.clone(),
+        why,
+    })
+}
+
 impl Settled {
-    fn add(&mut self, plugin: &PluginConfig) -> Result<(), String> {
-        let inspected = inspect(&plugin.path)?;
+    fn add(&mut self, plugin: &PluginConfig, inspected: &Inspected) -> Result<(), String> {
         let names = || {
             let names: Vec<_> = inspected.devices.iter().map(|d| d.name.as_str()).collect();
             names.join(", ")

@@ -12,12 +12,13 @@ use super::VmError;
 use super::events::{Event, Events};
 use super::info::DeviceInfo;
 use super::plug::Arrival;
-use super::request::{Plugged, Reply};
+use super::request::{Plugged, Refusal, Reply};
 use super::terminal::Terminal;
-use crate::config::{DeviceConfig, Host, Port, Taken, VmConfig};
+use crate::config::{DeviceConfig, Host, NewConfig, Port, Taken, VmConfig};
 use crate::frontend::{ConnectError, Deadlines, Device, Lost, Owner, Pending, Spec};
 use crate::memory::GuestRam;
 use crate::pci::{KvmWiring, PciFunction, PciRoot};
+use crate::plugin::settle_one;
 use crate::supervisor::Supervisor;
 use crate::transport::{VirtioPci, in_ram};
 
@@ -69,6 +70,25 @@ impl Parts {
             terminal,
         });
         Device::begin(spec, self.ram.regions(), &self.supervisor, owner)
+    }
+
+    /// Waits for the backend of a device that comes while the VM runs. A plugin is asked first what it
+    /// is.
+    fn await_new(
+        &self,
+        config: NewConfig,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(DeviceConfig, Arc<Device>), Refusal> {
+        let config = match config {
+            NewConfig::Device(config) => config,
+            NewConfig::Plugin(plugin) => settle_one(&plugin, cancelled)
+                .map_err(|error| Refusal::Description(error.to_string()))?,
+        };
+        let device = self
+            .begin(&config)
+            .and_then(|pending| pending.wait_unless(cancelled));
+        let device = device.map_err(|error| Refusal::Connect(Box::new(error)))?;
+        Ok((config, device))
     }
 }
 
@@ -220,15 +240,14 @@ impl Devices {
 
     /// Sets out for the backend of one more device, whose slot must be free. `Event::Arrived` is
     /// posted when it has come up, or has not.
-    pub(super) fn invite(&mut self, config: DeviceConfig, reply: Reply<Plugged>) {
-        let (id, slot, over) = (config.id.clone(), config.slot, self.over.clone());
-        let (events, begun) = (self.parts.events.clone(), self.parts.begin(&config));
+    pub(super) fn invite(&mut self, config: NewConfig, reply: Reply<Plugged>) {
+        let (id, slot, over) = (config.id().to_owned(), config.slot(), self.over.clone());
+        let parts = self.parts.clone();
         self.seats.insert(slot, Seat::Arriving(id.clone()));
         let wait = move || {
-            let cancelled = || over.load(Ordering::Relaxed);
-            let device = begun.and_then(|pending| pending.wait_unless(cancelled));
-            events.post(Event::Arrived(Box::new(Arrival {
-                config,
+            let device = parts.await_new(config, &|| over.load(Ordering::Relaxed));
+            parts.events.post(Event::Arrived(Box::new(Arrival {
+                slot,
                 device,
                 reply,
             })));

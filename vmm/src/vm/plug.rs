@@ -11,15 +11,15 @@ use super::info::bdf;
 use super::request::{Plugged, Refusal, Reply};
 use super::{State, Vm};
 use crate::config::{DeviceConfig, NewDevice};
-use crate::frontend::{ConnectError, Device};
+use crate::frontend::Device;
 
 /// How long a device waits for the one of the same name that is on its way out.
 const SUCCESSION: Duration = Duration::from_secs(4);
 
 /// A device whose backend has come up, or has not.
 pub(super) struct Arrival {
-    pub(super) config: DeviceConfig,
-    pub(super) device: Result<Arc<Device>, ConnectError>,
+    pub(super) slot: u8,
+    pub(super) device: Result<(DeviceConfig, Arc<Device>), Refusal>,
     pub(super) reply: Reply<Plugged>,
 }
 
@@ -57,18 +57,18 @@ impl Vm<'_> {
     /// A device's backend has come up, or has not.
     pub(super) fn arrived(&mut self, arrival: Arrival) {
         let Arrival {
-            config,
+            slot,
             device,
             reply,
         } = arrival;
-        let (id, slot) = (config.id.clone(), config.slot);
-        let device = match device {
+        let (config, device) = match device {
             Ok(device) => device,
-            Err(source) => {
+            Err(refusal) => {
                 self.machine.devices().free(slot);
-                return answer(reply, Err(Refusal::Connect(Box::new(source))));
+                return answer(reply, Err(refusal));
             }
         };
+        let id = config.id.clone();
         if let Err(error) = self.machine.devices().seat(config, device) {
             return answer(reply, Err(Refusal::Failed(Box::new(error))));
         }
