@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::queue::{Queue, QueueError, RequestStream};
 use crate::request::ShortRequest;
-use crate::worker::ThreadWorker;
+use crate::worker::{Place, ThreadWorker};
 
 /// Why a device or a worker cannot go on. The device is marked broken (the guest sees
 /// `DEVICE_NEEDS_RESET`) until the next reset; the process and the connection live on.
@@ -155,6 +155,8 @@ pub enum Worker {
     Async(Box<dyn AsyncDevice>),
     /// With an event loop of its own: it has the thread.
     Thread(Box<dyn ThreadWorker>),
+    /// With the groups of other devices on one thread.
+    Shared(Place),
 }
 
 impl Worker {
@@ -175,6 +177,7 @@ impl std::fmt::Debug for Worker {
             Self::Queues(_) => "Worker::Queues",
             Self::Async(_) => "Worker::Async",
             Self::Thread(_) => "Worker::Thread",
+            Self::Shared(_) => "Worker::Shared",
         })
     }
 }

@@ -29,4 +29,4 @@ pub use device::{
 };
 pub use queue::{Queue, QueueError};
 pub use request::{Reader, Request, Segment, ShortRequest, Writer};
-pub use worker::{Attention, Group, ThreadWorker};
+pub use worker::{Attention, Group, Groups, Place, SharedThread, SharedWorker, ThreadWorker};

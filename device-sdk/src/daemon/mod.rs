@@ -35,6 +35,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockType, getsockname, getsockopt, sockopt};
@@ -42,8 +43,7 @@ use nix::sys::socket::{SockaddrLike, UnixAddr};
 use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::device::Device;
-use crate::device::chain;
+use crate::device::{Device, Refresher, chain};
 use crate::ratelimit::RateLimit;
 use crate::session::{self, SessionError};
 pub use main::main;
@@ -186,6 +186,57 @@ pub fn serve_with<D: Device>(
     }
 }
 
+/// Serves several devices, each at a socket of its own with a thread for its frontends, which come and go
+/// without the others noticing; until SIGTERM or SIGINT. For devices with something in common, which
+/// is what `refresh` is of: SIGUSR1 calls it, and no device's own.
+///
+/// # Errors
+/// As for [`serve`]; all end when one does.
+pub fn serve_each<D: Device>(
+    devices: Vec<(PathBuf, D)>,
+    refresh: Option<Refresher>,
+) -> Result<(), ServeError> {
+    let setup = |what| move |source| ServeError::Setup { what, source };
+    let signals = Signals::block().map_err(setup("block signals"))?;
+    let mut ports = Vec::new();
+    for (path, device) in devices {
+        ports.push((Socket::listen(&path)?, path, device));
+    }
+    sandbox::confine(Reach::default()).map_err(setup("give up privileges"))?;
+    let stop = signals
+        .wait_in_thread(refresh)
+        .map_err(setup("wait for signals"))?;
+    thread::scope(|scope| {
+        let mut serving = Vec::new();
+        let mut failed = None;
+        for (socket, path, mut device) in ports {
+            let stop = &stop;
+            let thread = thread::Builder::new().name(format!("port-{}", serving.len()));
+            let started = thread.spawn_scoped(scope, move || {
+                info!(socket = %path.display(), "listening");
+                let served = serve_socket(&socket, &mut device, stop);
+                // The others have no reason to stay.
+                stop.request();
+                served
+            });
+            match started.map_err(setup("start a thread")) {
+                Ok(thread) => serving.push(thread),
+                Err(error) => {
+                    stop.request();
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        for thread in serving {
+            // A panic of a session's thread has been told already; the end is the same.
+            if let Ok(Err(error)) = thread.join() {
+                failed.get_or_insert(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    })
+}
+
 /// Takes from this process, for good, what no daemon needs once its files are open: other programs,
 /// processes, networks and files, root's capabilities, and the kernel's levers. [`serve`] does it; for a
 /// daemon that serves something other than a device, or does so in a thread of its own: files and
@@ -208,12 +259,12 @@ fn serve_stream<D: Device>(
     device: &mut D,
     stop: &Stop,
 ) -> Result<(), ServeError> {
-    stop.watch(stream).map_err(|source| ServeError::Setup {
+    let watched = stop.watch(stream).map_err(|source| ServeError::Setup {
         what: "watch the frontend's stream",
         source,
     })?;
     let served = session::serve(device, stream);
-    stop.unwatch();
+    drop(watched);
     match served {
         // Whatever the cut has interrupted is no news.
         Err(error) if stop.requested() => {

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,8 @@ pub(super) struct Stop {
     requested: AtomicBool,
     /// Readable once an end is wished.
     bell: EventFd,
-    /// The stream being served, to be cut.
-    stream: Mutex<Option<UnixStream>>,
+    /// The streams being served, to be cut.
+    streams: Mutex<Vec<UnixStream>>,
 }
 
 /// The signals, blocked in the thread that made this and in all that it starts.
@@ -83,7 +83,7 @@ impl Stop {
         Ok(Self {
             requested: AtomicBool::new(false),
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-            stream: Mutex::new(None),
+            streams: Mutex::default(),
         })
     }
 
@@ -96,29 +96,43 @@ impl Stop {
     }
 
     fn cut(&self) {
-        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = &*stream {
+        for stream in &*self.streams() {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Vec<UnixStream>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn requested(&self) -> bool {
         self.requested.load(Ordering::SeqCst)
     }
 
-    /// Cuts this stream when the end is wished; at once, if it already is.
-    pub(super) fn watch(&self, stream: &UnixStream) -> io::Result<()> {
+    /// Cuts this stream when the end is wished, as long as the value lives; at once, if it already is.
+    pub(super) fn watch(&self, stream: &UnixStream) -> io::Result<Watched<'_>> {
         let clone = stream.try_clone()?;
-        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(clone);
+        let number = clone.as_raw_fd();
+        self.streams().push(clone);
         if self.requested() {
             self.cut();
         }
-        Ok(())
+        Ok(Watched { stop: self, number })
     }
+}
 
-    /// The stream is done with.
-    pub(super) fn unwatch(&self) {
-        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = None;
+/// A stream that is cut at the end.
+#[derive(Debug)]
+pub(super) struct Watched<'a> {
+    stop: &'a Stop,
+    /// Its descriptor among those of [`Stop`].
+    number: RawFd,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        let mut streams = self.stop.streams();
+        streams.retain(|stream| stream.as_raw_fd() != self.number);
     }
 }
 
@@ -135,13 +149,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_to_stop_cuts_the_stream() {
+    fn a_wish_to_stop_cuts_the_streams_that_are_served() {
         let stop = Stop::new().unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        stop.watch(&ours).unwrap();
+        let (done, mut its) = UnixStream::pair().unwrap();
+        let _watched = stop.watch(&ours).unwrap();
+        drop(stop.watch(&done).unwrap());
         assert!(!stop.request());
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
         assert!(theirs.write(&[0]).is_err());
+        assert_eq!(its.write(&[0]).unwrap(), 1, "no longer served");
         assert!(stop.request());
+        let (late, mut other) = UnixStream::pair().unwrap();
+        let _late = stop.watch(&late).unwrap();
+        assert_eq!(other.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -57,6 +57,11 @@ impl<'a> Span<'a> {
         Some(piece)
     }
 
+    /// The next piece that is contiguous.
+    fn peek(&self) -> Option<Segment> {
+        Span { ..*self }.take(usize::MAX)
+    }
+
     fn need(&self, need: usize) -> Result<(), ShortRequest> {
         if self.len < need {
             return Err(ShortRequest {
@@ -192,6 +197,21 @@ impl<'a> Writer<'a> {
         self.0.need(buf.len())?;
         self.write(buf);
         Ok(())
+    }
+
+    /// Copies out of another request, as much as both sides hold, with nothing in between; returns
+    /// the number of bytes. The two may be of different guests, or lie in the same memory.
+    pub fn copy_from(&mut self, from: &mut Reader<'_>) -> usize {
+        let mut done = 0usize;
+        while let Some(there) = from.0.peek() {
+            let Some(here) = self.0.take(there.len()) else {
+                break;
+            };
+            there.volatile().copy_to_volatile_slice(here.volatile());
+            from.0.take(here.len());
+            done = done.saturating_add(here.len());
+        }
+        done
     }
 
     /// Copies back what lies there, as much as both sides hold; returns the number of bytes. What

@@ -4,12 +4,14 @@
 //! session speaks to it by [`Change`]s, which are applied between two calls of the worker and
 //! acknowledged after that, so that when the session answers the frontend the old memory, ring
 //! address or descriptor is out of use. A worker that fails or panics stops serving; its thread
-//! stays to answer the session, and the device is marked broken until the next reset.
+//! stays to answer the session, and the device is marked broken until the next reset. Groups of several
+//! devices may [share](shared) a thread.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 pub(crate) mod asynchronous;
 mod breakage;
 mod polled;
+mod shared;
 mod spin;
 mod threaded;
 
@@ -32,6 +34,7 @@ use crate::queue::{Queue, RingAddresses, RingError, RingStart};
 use crate::ratelimit::RateLimit;
 
 pub(crate) use breakage::Breakage;
+pub use shared::{Groups, Place, SharedThread, SharedWorker};
 pub use threaded::{Attention, Group, ThreadWorker};
 
 /// What the session asks of a running group. `slot` is a queue's position in the group.
@@ -108,9 +111,15 @@ struct Seat {
 
 /// A group's thread, seen from the session.
 pub(crate) struct Running {
-    thread: Option<JoinHandle<Stopped>>,
+    end: Option<End>,
     commands: Sender<Command>,
-    bell: EventFd,
+    bell: Arc<EventFd>,
+}
+
+/// Where what is left of a group comes from.
+enum End {
+    Thread(JoinHandle<Stopped>),
+    Shared(Place, Receiver<Stopped>),
 }
 
 /// What is left of a group that has stopped.
@@ -135,7 +144,12 @@ impl Running {
         let queues: Vec<_> = queues
             .map(|index| Queue::new(index, Arc::clone(memory)))
             .collect();
-        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let bell = match &worker {
+            Worker::Shared(place) => place.bell(),
+            _ => Arc::new(EventFd::from_flags(
+                EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+            )?),
+        };
         let (commands, receiver) = channel();
         let seat = Seat {
             kicks: queues.iter().map(|_| None).collect(),
@@ -144,11 +158,15 @@ impl Running {
             bell: bell.as_fd().try_clone_to_owned()?,
             stopped: Cell::new(false),
         };
-        let thread = thread::Builder::new()
-            .name(name)
-            .spawn(move || serve(worker, seat, &breakage))?;
+        let end = if let Worker::Shared(place) = worker {
+            let left = place.join(seat, breakage)?;
+            End::Shared(place, left)
+        } else {
+            let thread = thread::Builder::new().name(name);
+            End::Thread(thread.spawn(move || serve(worker, seat, &breakage))?)
+        };
         Ok(Self {
-            thread: Some(thread),
+            end: Some(end),
             commands,
             bell,
         })
@@ -173,10 +191,17 @@ impl Running {
 
     fn join(&mut self) -> Stopped {
         let _ = self.send(Command::Stop);
-        let ended = self.thread.take().map(JoinHandle::join);
+        let stopped = match self.end.take() {
+            Some(End::Thread(thread)) => thread.join().ok(),
+            Some(End::Shared(place, left)) => left.recv().ok().map(|stopped| Stopped {
+                worker: Some(Worker::Shared(place)),
+                ..stopped
+            }),
+            None => None,
+        };
         // The thread catches what its worker does; should it end by a panic of its own, the
         // group is without worker and without bases, as after a panic of the worker.
-        ended.and_then(Result::ok).unwrap_or(Stopped {
+        stopped.unwrap_or(Stopped {
             worker: None,
             bases: Vec::new(),
         })
@@ -185,7 +210,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.thread.is_some() {
+        if self.end.is_some() {
             self.join();
         }
     }
@@ -197,6 +222,8 @@ fn serve(mut worker: Worker, mut seat: Seat, breakage: &Breakage) -> Stopped {
         Worker::Queues(worker) => polled::serve(&mut **worker, &mut seat),
         Worker::Async(device) => asynchronous::serve(&mut **device, &mut seat),
         Worker::Thread(worker) => threaded::serve(&mut **worker, &mut seat),
+        // It has joined its thread.
+        Worker::Shared(_) => Ok(()),
     }));
     let failure = match served {
         Ok(Ok(())) => None,

@@ -31,7 +31,7 @@ const DRAIN_WAIT_MS: u16 = 100;
 
 /// Serves until the session says stop or the worker fails, and drains. An error is the worker's.
 pub(super) fn serve(worker: &mut dyn QueueWorker, seat: &mut Seat) -> Result<(), Failure> {
-    let mut waiter = Waiter::new(seat).map_err(|e| DeviceError::io("set up epoll", e))?;
+    let mut waiter = Waiter::new(&seat.bell).map_err(|e| DeviceError::io("set up epoll", e))?;
     for (n, watch) in worker.event_fds().into_iter().take(64).enumerate() {
         let mut flags = EpollFlags::empty();
         flags.set(EpollFlags::EPOLLIN, watch.readable);
@@ -189,14 +189,14 @@ pub(super) struct Waiter {
     /// The worker has descriptors of its own.
     events: bool,
     /// The session has rung since its commands were last looked at.
-    rang: bool,
+    pub(super) rang: bool,
 }
 
 impl Waiter {
-    pub(super) fn new(seat: &Seat) -> io::Result<Self> {
+    pub(super) fn new(bell: &impl AsFd) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        epoll.add(&seat.bell, EpollEvent::new(flags, BELL))?;
+        epoll.add(bell, EpollEvent::new(flags, BELL))?;
         Ok(Self {
             epoll,
             buffer: vec![EpollEvent::empty(); 16],
@@ -225,6 +225,13 @@ impl Waiter {
         self.epoll.add(&kick, EpollEvent::new(flags, slot as u64))?;
         *place = Some(kick);
         Ok(())
+    }
+
+    /// Waits on these kicks no longer. (The epoll outlives its queues where a thread is shared.)
+    pub(super) fn forget(&self, kicks: &[Option<File>]) {
+        for kick in kicks.iter().flatten() {
+            let _ = self.epoll.delete(kick);
+        }
     }
 
     /// Waits, at most so long, and notes what is ready.

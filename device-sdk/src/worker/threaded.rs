@@ -84,7 +84,7 @@ impl Group<'_> {
 
 /// Serves until the worker has ended. An error is the worker's.
 pub(super) fn serve(worker: &mut dyn ThreadWorker, seat: &mut Seat) -> Result<(), Failure> {
-    let waiter = Waiter::new(seat).map_err(|e| DeviceError::io("set up epoll", e))?;
+    let waiter = Waiter::new(&seat.bell).map_err(|e| DeviceError::io("set up epoll", e))?;
     let mut group = Group {
         seat,
         waiter,

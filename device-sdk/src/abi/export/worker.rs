@@ -40,9 +40,9 @@ pub(super) fn fill(into: &mut OutboardWorker, worker: Worker) -> Result<(), Devi
             }));
         }
         Worker::Async(_) => into.serve = Some(serve),
-        Worker::Thread(_) => {
+        Worker::Thread(_) | Worker::Shared(_) => {
             return Err(DeviceError::other(
-                "a worker that has its thread cannot be a plugin's; write it as a QueueWorker or an AsyncDevice",
+                "a worker that has its thread, or shares one, cannot be a plugin's; write it as a QueueWorker or an AsyncDevice",
             ));
         }
     }

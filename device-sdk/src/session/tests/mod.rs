@@ -4,6 +4,7 @@
 
 mod device;
 mod fuzz;
+mod shared;
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
