@@ -14,6 +14,7 @@ use crate::link::Link;
 use crate::mac::Mac;
 use crate::pairs::Pairs;
 use crate::stream::{Stream, StreamError};
+use crate::switch::cli::SwitchArgs;
 use crate::tap::{Tap, TapError};
 
 /// Serves a network card on a tap or a stream socket to a virtual machine, over vhost-user.
@@ -21,6 +22,8 @@ use crate::tap::{Tap, TapError};
 #[command(
     name = "outboard-net",
     version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     after_help = "Example, with any vhost-user frontend:\n  \
         sudo ip tuntap add dev tap0 mode tap user $USER && sudo ip link set tap0 up\n  \
         outboard-net --socket /tmp/net.sock --tap tap0 --mac 52:54:00:12:34:56\n\n\
@@ -29,6 +32,10 @@ use crate::tap::{Tap, TapError};
         outboard-net --socket /tmp/b.sock --stream /tmp/cable.sock"
 )]
 pub struct Cli {
+    /// Something else than a card.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+
     /// Where the frontend comes from.
     #[command(flatten)]
     pub endpoint: Endpoint,
@@ -53,6 +60,13 @@ pub struct Cli {
     /// How much to say.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// What the daemon can be besides a card.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Joins virtual machines by a learning switch.
+    Switch(SwitchArgs),
 }
 
 /// The cable: exactly one.

@@ -6,6 +6,8 @@
 //! on one thread. [`card`] is the device as the frontend sees it, [`config`] its registers,
 //! [`control`] the queue on which the driver says how many [`pairs`] it uses and what it wants to
 //! receive, [`offload`] what guest and host leave to each other.
+//!
+//! A [`switch`] joins several guests in one daemon, without any cable.
 
 pub mod cable;
 pub mod card;
@@ -21,6 +23,7 @@ pub mod pairs;
 pub mod posted;
 pub mod receive;
 pub mod stream;
+pub mod switch;
 pub mod tap;
 pub mod transmit;
 pub mod worker;

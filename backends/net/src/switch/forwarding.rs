@@ -1,0 +1,260 @@
+//! From one port to others.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use outboard_device::{Groups, Progress, QueueError, Request, SharedWorker};
+
+use super::MAX_FRAME;
+use super::deliver::{Delivered, Frame, deliver};
+use super::port::Line;
+use super::table::{Heard, Table};
+use crate::tap::HEADER_LEN;
+
+/// Frames of one port taken in its turn.
+const BURST: usize = 64;
+
+/// A turn ends at this cost, in bytes copied. A guest's frames can be long, in many pieces, and for
+/// everybody: it costs the others no more time than one that sends short ones does.
+const TURN_COST: usize = 128 * 1024;
+
+/// What a frame costs besides its bytes, and each piece of one.
+const FRAME_COST: usize = 256;
+
+/// Bytes of an Ethernet header.
+const ETHERNET_LEN: usize = 14;
+
+/// A port as the switch's thread sees it.
+#[derive(Debug)]
+struct End {
+    line: Arc<Line>,
+    /// Buffers with frames for it, to be shown to its driver together.
+    filled: Vec<(Request, u32)>,
+}
+
+/// The switch's worker.
+#[derive(Debug)]
+pub struct Forwarding {
+    ends: Vec<End>,
+    table: Table,
+    began: Instant,
+    /// Frames of the port whose turn it is, done with.
+    sent: Vec<(Request, u32)>,
+}
+
+impl Forwarding {
+    /// Between these ports, each at its place; what is not heard for `ageing` seconds is forgotten.
+    pub fn new(lines: impl IntoIterator<Item = Arc<Line>>, ageing: u32) -> Self {
+        let ends: Vec<_> = lines
+            .into_iter()
+            .map(|line| End {
+                line,
+                filled: Vec::new(),
+            })
+            .collect();
+        let mut table = Table::new(ends.len(), ageing);
+        for (port, end) in ends.iter().enumerate() {
+            if let Some(mac) = end.line.mac {
+                table.fix(mac.octets(), port);
+            }
+        }
+        Self {
+            ends,
+            table,
+            began: Instant::now(),
+            sent: Vec::with_capacity(BURST),
+        }
+    }
+
+    /// Forwards what a port sends, for a while. True if it sent anything.
+    fn turn(&mut self, groups: &mut Groups<'_>, from: usize) -> bool {
+        let mut cost = 0usize;
+        let mut now = None;
+        let mut broken = None;
+        while self.sent.len() < BURST && cost < TURN_COST {
+            let [rx, tx] = groups.queues(from) else {
+                break;
+            };
+            // A receiver that lacks buffers is waited for by nobody.
+            rx.set_kicks(false);
+            let request = match tx.pop() {
+                Ok(Some(request)) => request,
+                Ok(None) => break,
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            };
+            let now = *now.get_or_insert_with(|| self.began.elapsed().as_secs() as u32);
+            cost = cost.saturating_add(self.forward(groups, from, &request, now));
+            self.sent.push((request, 0));
+        }
+        let worked = !self.sent.is_empty();
+        if worked {
+            self.publish(groups);
+            if let [_, tx] = groups.queues(from) {
+                // Nothing here is another queue's.
+                let _ = tx.complete(self.sent.drain(..));
+            }
+            self.sent.clear();
+        }
+        if let Some(error) = broken {
+            groups.fail(from, &error.into());
+        }
+        worked
+    }
+
+    /// Shows each guest what has come for it.
+    fn publish(&mut self, groups: &mut Groups<'_>) {
+        for (port, end) in self.ends.iter_mut().enumerate() {
+            if !end.filled.is_empty() {
+                if let [rx, _] = groups.queues(port) {
+                    let _ = rx.complete(end.filled.drain(..));
+                }
+                end.filled.clear();
+            }
+        }
+    }
+
+    /// Forwards one frame; returns what it cost.
+    fn forward(
+        &mut self,
+        groups: &mut Groups<'_>,
+        from: usize,
+        request: &Request,
+        now: u32,
+    ) -> usize {
+        let Some(sender) = self.ends.get(from) else {
+            return FRAME_COST;
+        };
+        let line = Arc::clone(&sender.line);
+        let counters = &line.counters;
+        let pieces = request.readable().len().saturating_mul(FRAME_COST);
+        let mut rest = request.reader();
+        let len = rest.len().saturating_sub(HEADER_LEN);
+        counters.from_frames.add(1);
+        counters.from_bytes.add(len as u64);
+        let mut addresses = [[0; 6]; 2];
+        if !(ETHERNET_LEN..=MAX_FRAME).contains(&len)
+            || rest.skip(HEADER_LEN).is_err()
+            || rest.read_exact(addresses.as_flattened_mut()).is_err()
+        {
+            counters.drops.malformed.add(1);
+            return pieces;
+        }
+        let frame = Frame { addresses, rest };
+        let [destination, source] = addresses;
+        if source[0] & 1 != 0 {
+            counters.drops.malformed.add(1);
+            return pieces;
+        }
+        match self.table.hear(source, from, now) {
+            Heard::Here => {}
+            Heard::Unlearned => counters.unlearned.add(1),
+            Heard::Claimed => {
+                counters.drops.claimed.add(1);
+                return pieces;
+            }
+        }
+        let known = match destination[0] & 1 {
+            0 => self.table.find(destination, now),
+            _ => None,
+        };
+        let copies = match known {
+            Some(to) if to == from => {
+                counters.drops.local.add(1);
+                0
+            }
+            Some(to) if line.isolated && self.is_isolated(to) => {
+                counters.drops.isolated.add(1);
+                0
+            }
+            Some(to) => {
+                let there = self.hand(groups, to, &frame);
+                if !there {
+                    counters.drops.nowhere.add(1);
+                }
+                usize::from(there)
+            }
+            None => {
+                let copies = self.flood(groups, from, line.isolated, &frame);
+                if copies == 0 {
+                    counters.drops.nowhere.add(1);
+                } else {
+                    counters.flooded.add(1);
+                }
+                copies
+            }
+        };
+        let each = frame.size().saturating_add(FRAME_COST);
+        pieces.saturating_add(each.saturating_mul(copies))
+    }
+
+    fn is_isolated(&self, port: usize) -> bool {
+        self.ends.get(port).is_some_and(|end| end.line.isolated)
+    }
+
+    /// Hands the frame to every port that may have it; returns to how many.
+    fn flood(
+        &mut self,
+        groups: &mut Groups<'_>,
+        from: usize,
+        isolated: bool,
+        frame: &Frame<'_>,
+    ) -> usize {
+        let mut copies = 0usize;
+        for to in 0..self.ends.len() {
+            let apart = isolated && self.is_isolated(to);
+            if to != from && !apart && self.hand(groups, to, frame) {
+                copies = copies.saturating_add(1);
+            }
+        }
+        copies
+    }
+
+    /// Hands the frame to a port: into its guest's buffers, or to be counted there. False when no guest
+    /// is there.
+    fn hand(&mut self, groups: &mut Groups<'_>, to: usize, frame: &Frame<'_>) -> bool {
+        let (Some(end), [rx, _]) = (self.ends.get_mut(to), groups.queues(to)) else {
+            return false;
+        };
+        if !rx.enabled() {
+            return false;
+        }
+        let counters = &end.line.counters;
+        match deliver(rx, frame, end.line.is_mergeable(), &mut end.filled) {
+            Ok(Delivered::Whole) => {
+                counters.to_frames.add(1);
+                counters.to_bytes.add(frame.size() as u64);
+            }
+            Ok(Delivered::NoBuffer) => counters.drops.no_buffer.add(1),
+            Ok(Delivered::TooLong) => counters.drops.too_long.add(1),
+            Err(error) => {
+                // Those before are good, and must not stay behind.
+                let _: Result<(), QueueError> = rx.complete(end.filled.drain(..));
+                groups.fail(to, &error.into());
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl SharedWorker for Forwarding {
+    fn run(&mut self, groups: &mut Groups<'_>) -> Progress {
+        let mut worked = false;
+        for from in 0..self.ends.len() {
+            worked |= self.turn(groups, from);
+        }
+        if worked {
+            Progress::Worked
+        } else {
+            Progress::Idle
+        }
+    }
+
+    fn left(&mut self, place: usize) {
+        self.table.leave(place);
+    }
+}
