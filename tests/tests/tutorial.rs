@@ -1,5 +1,5 @@
-//! docs/plugins.md: its device is built as it stands there, is as short as it says, and loads. What Linux makes
-//! of it is in tests/rigs/plugins, which takes the library from here.
+//! docs/plugins.md and `outboard device new`, which writes what stands there: it builds, is as short as it says, and
+//! loads. What Linux makes of it is in tests/rigs/plugins, which takes the library from here.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::fs;
@@ -9,47 +9,93 @@ use std::process::Command;
 use outboard_tests::daemons::daemon;
 use outboard_tests::plugins::{self, root};
 
-/// The files of the document: each is the code block behind `<!-- file: NAME -->`.
-fn files() -> Vec<(String, String)> {
-    let text = fs::read_to_string(root().join("docs/plugins.md")).unwrap();
-    text.split("<!-- file: ")
-        .skip(1)
-        .map(|rest| {
-            let (name, rest) = rest.split_once(" -->").unwrap();
-            let (_, rest) = rest.split_once("```").unwrap();
-            let (_, rest) = rest.split_once('\n').unwrap();
-            let (block, _) = rest.split_once("\n```").unwrap();
-            (name.to_owned(), format!("{block}\n"))
-        })
-        .collect()
+/// `outboard device new` in this folder; what it says.
+fn new(dir: &Path, words: &[&str]) -> (bool, String) {
+    let output = Command::new(daemon("outboard"))
+        .current_dir(dir)
+        .args(["device", "new"])
+        .args(words)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
 }
 
 #[test]
 fn the_tutorials_device_is_short_builds_and_loads() {
-    let files = files();
-    let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["Cargo.toml", "src/lib.rs"]);
-    let lines = |text: &str| text.lines().filter(|line| !line.trim().is_empty()).count();
-    let count: usize = files.iter().map(|(_, text)| lines(text)).sum();
+    let document = fs::read_to_string(root().join("docs/plugins.md")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (fine, said) = new(dir.path(), &["chorus"]);
+    assert!(
+        fine && said.contains("inspect target/release/libchorus.so"),
+        "{said}"
+    );
+    let folder = dir.path().join("chorus");
+    let sdk = root().join("device-sdk").canonicalize().unwrap();
+    let mut count = 0;
+    for file in ["Cargo.toml", "src/lib.rs"] {
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        let text = text.replace(sdk.to_str().unwrap(), "/usr/src/outboard/device-sdk");
+        // As it stands there.
+        assert!(document.contains(&format!("\n{text}```\n")), "{text}");
+        count += text.lines().filter(|line| !line.trim().is_empty()).count();
+    }
     assert!(count < 50, "{count} lines");
 
-    let dir = tempfile::tempdir().unwrap();
-    let sdk = root().join("device-sdk").canonicalize().unwrap();
-    for (name, text) in &files {
-        let path = dir.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let text = text.replace("/usr/src/outboard/device-sdk", sdk.to_str().unwrap());
-        fs::write(path, text).unwrap();
-    }
-    let library = plugins::crate_in(dir.path(), "chorus");
+    let library = plugins::crate_in(&folder, "chorus");
     let target = library.ancestors().nth(2).unwrap();
     let kept = target.join("tutorial/libchorus.so");
     fs::create_dir_all(kept.parent().unwrap()).unwrap();
     fs::copy(&library, &kept).unwrap();
-    loads(&kept);
+    loads(
+        &kept,
+        "chorus: Says the same again and again (virtio device 4",
+    );
 }
 
-fn loads(library: &Path) {
+#[test]
+fn a_new_device_has_its_own_name_in_either_language() {
+    let dir = tempfile::tempdir().unwrap();
+    let sdk = root().join("device-sdk");
+    // An empty folder is as good as none.
+    fs::create_dir(dir.path().join("two-words")).unwrap();
+    let (fine, said) = new(dir.path(), &["two-words", "--sdk", sdk.to_str().unwrap()]);
+    assert!(fine, "{said}");
+    let library = plugins::crate_in(&dir.path().join("two-words"), "two_words");
+    loads(&library, "two-words: Says the same again and again");
+
+    let (fine, said) = new(dir.path(), &["in-c", "--lang", "c"]);
+    assert!(fine && said.contains("make"), "{said}");
+    let folder = dir.path().join("in-c");
+    let made = Command::new("make").current_dir(&folder).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    loads(
+        &folder.join("libin-c.so"),
+        "in-c: A console that says what it is told",
+    );
+}
+
+#[test]
+fn a_new_device_takes_the_place_of_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("full")).unwrap();
+    fs::write(dir.path().join("full/mine"), "mine").unwrap();
+    fs::write(dir.path().join("file"), "mine").unwrap();
+    for (words, why) in [
+        (&["full"][..], "full is not empty"),
+        (&["file"], "cannot be written"),
+        (&["../up"], "'../up' is no name"),
+        (&["Big"], "'Big' is no name"),
+        (&["other", "--sdk", "/nowhere"], "no SDK in /nowhere"),
+    ] {
+        let (fine, said) = new(dir.path(), words);
+        assert!(!fine && said.contains(why), "{said}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(dir.path().join("full")).unwrap().count(), 1);
+}
+
+fn loads(library: &Path, what: &str) {
     let output = Command::new(daemon("outboard"))
         .args(["plugin", "inspect"])
         .arg(library)
@@ -57,7 +103,7 @@ fn loads(library: &Path) {
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
-        said.contains("chorus: Says the same again and again (virtio device 4"),
+        said.contains(what),
         "{said}{}",
         String::from_utf8_lossy(&output.stderr)
     );

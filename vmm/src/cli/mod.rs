@@ -2,6 +2,7 @@
 
 mod console;
 mod define;
+mod device;
 mod doctor;
 mod image;
 mod iso;
@@ -89,6 +90,8 @@ enum Verb {
     Iso(iso::Iso),
     /// Look at device plugins
     Plugin(plugin::Plugin),
+    /// Begin a device of your own
+    Device(device::Device),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -126,6 +129,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Image(image) => image.execute(),
         Verb::Iso(iso) => iso.execute(),
         Verb::Plugin(plugin) => plugin.execute(),
+        Verb::Device(device) => device.execute(),
     }
 }
 
