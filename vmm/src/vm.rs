@@ -44,7 +44,10 @@ use serde::{Deserialize, Serialize};
 
 pub use end::End;
 pub use error::VmError;
-pub use info::{DeviceInfo, Info};
+pub use info::{
+    ConsoleInfo, DaemonInfo, DeviceInfo, Info, KvmInfo, MapInfo, PluginInfo, QueueInfo,
+    RegistersInfo,
+};
 pub use request::{Control, Plugged, Refusal};
 
 use crate::api::{SOCKET, Server};
@@ -93,6 +96,7 @@ pub fn run(config: &VmConfig) -> Result<End, VmError> {
     let plugins = plugin::settle(config)?;
     let config = &VmConfig {
         devices: plugins.devices,
+        plugins: plugins.plugins,
         ..config.clone()
     };
     let api = folder.path().and_then(|folder| listen(folder, &events));
@@ -259,8 +263,8 @@ impl Vm<'_> {
     fn asked(&mut self, request: Request) -> Result<(), VmError> {
         match request {
             Request::Info(reply) => {
-                let devices = self.machine.devices().info();
-                answer(reply, Ok(Info::new(self.config, self.state, devices)));
+                let info = self.machine.info(self.config, self.state);
+                answer(reply, Ok(info));
             }
             Request::Pause(reply) => {
                 let done = self.pause();

@@ -8,9 +8,10 @@ use outboard::config::Size;
 use outboard::definitions::Definitions;
 use outboard::history;
 use outboard::registry;
-use outboard::vm::{DeviceInfo, Info};
+use outboard::vm::Info;
 use serde::Serialize;
 
+use super::info_text;
 use super::manage::{Error, Named, Output, finish};
 
 /// How long a VM may take to tell of itself.
@@ -153,33 +154,7 @@ impl Tell {
             println!("{}", serde_json::to_string_pretty(&info)?);
             return Ok(());
         }
-        for (what, value) in [
-            ("Name", info.name.clone()),
-            ("State", info.state.word().to_owned()),
-            ("Process", info.pid.to_string()),
-            ("KVM", info.kvm.clone()),
-            ("vCPUs", info.cpus.to_string()),
-            ("Memory", Size(info.memory).to_string()),
-            ("Kernel", info.kernel.clone()),
-        ] {
-            println!("{what:<9}{value}");
-        }
-        info.devices.iter().for_each(print);
+        print!("{}", info_text::text(&info));
         Ok(())
     }
-}
-
-fn print(device: &DeviceInfo) {
-    let pid = device.pid.map(|pid| format!(" (process {pid})"));
-    println!(
-        "{:<9}{} at {}, {}, {}: {} {}{}",
-        "Device",
-        device.id,
-        device.bdf,
-        device.kind,
-        device.backend,
-        device.host,
-        device.program,
-        pid.unwrap_or_default(),
-    );
 }

@@ -5,6 +5,7 @@ mod define;
 mod device;
 mod doctor;
 mod image;
+mod info_text;
 mod iso;
 mod list;
 mod manage;

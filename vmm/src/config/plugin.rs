@@ -75,6 +75,8 @@ pub struct PluginConfig {
     pub on_exit: OnExit,
     /// The device's own options, not checked.
     pub options: BTreeMap<String, String>,
+    /// The plugin's name and version, once it has been asked.
+    pub version: Option<String>,
 }
 
 /// Keys that are the host's; every other is an option of the device.
@@ -136,6 +138,7 @@ impl PluginDevice {
             queues: self.queues,
             on_exit: self.on_exit,
             options: self.options.clone(),
+            version: None,
         }
     }
 }

@@ -2,13 +2,16 @@
 
 mod chips;
 mod error;
+mod exits;
 mod fault;
 #[cfg(test)]
 mod guest_test;
+mod info;
 mod ioeventfd;
 mod irqfd;
 mod kick;
 mod line;
+pub mod meanings;
 mod routes;
 mod run;
 mod state;
@@ -20,6 +23,7 @@ mod vm;
 
 pub use error::KvmError;
 pub use fault::Fault;
+pub use info::{Activity, VcpuInfo};
 pub use ioeventfd::{Address, IoEventFd};
 pub use irqfd::IrqFd;
 pub use line::IrqLine;

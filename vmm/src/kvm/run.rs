@@ -9,6 +9,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use outboard_device::ratelimit::RateLimit;
 
 use super::Fault;
+use super::exits::{Exit, Exits};
 use crate::bus::Bus;
 use crate::memory::GuestRam;
 
@@ -55,7 +56,7 @@ pub(super) enum Step {
 }
 
 /// Runs the guest until it needs something, and gives it that.
-pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Step {
+pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform, exits: &Exits) -> Step {
     // The exit borrows `fd`, and a report needs it: so say what happened first.
     let what = match fd.run() {
         Ok(VcpuExit::IoOut(_, data)) => {
@@ -67,6 +68,7 @@ pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Step {
             for item in data.chunks_exact(size) {
                 platform.ports.write(port, item);
             }
+            exits.count(Exit::PortWrite);
             return Step::Served;
         }
         Ok(VcpuExit::IoIn(_, data)) => {
@@ -77,14 +79,17 @@ pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Step {
             for item in data.chunks_exact_mut(size) {
                 platform.ports.read(port, item);
             }
+            exits.count(Exit::PortRead);
             return Step::Served;
         }
         Ok(VcpuExit::MmioRead(address, data)) => {
             platform.mmio.read(address, data);
+            exits.count(Exit::MemoryRead);
             return Step::Served;
         }
         Ok(VcpuExit::MmioWrite(address, data)) => {
             platform.mmio.write(address, data);
+            exits.count(Exit::MemoryWrite);
             return Step::Served;
         }
         // Nothing to do: KVM has done it, or wants to be called again.
@@ -96,17 +101,23 @@ pub(super) fn step(index: u32, fd: &mut VcpuFd, platform: &Platform) -> Step {
             | VcpuExit::SetTpr
             | VcpuExit::TprAccess
             | VcpuExit::IoapicEoi(_),
-        ) => return Step::Served,
+        ) => {
+            exits.count(Exit::Other);
+            return Step::Served;
+        }
         // A signal came, or a waiting vCPU got its INIT or SIPI.
         Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+            exits.count(Exit::Interrupted);
             return Step::Interrupted;
         }
         Ok(VcpuExit::X86Rdmsr(access)) => {
             *access.error = 1;
+            exits.count(Exit::Msr);
             return Step::Served;
         }
         Ok(VcpuExit::X86Wrmsr(access)) => {
             *access.error = 1;
+            exits.count(Exit::Msr);
             return Step::Served;
         }
         Ok(VcpuExit::Shutdown) => {

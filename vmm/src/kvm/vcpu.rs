@@ -1,11 +1,13 @@
 //! One vCPU: made, given its CPUID and its power-on state.
 
 use std::fs::File;
+use std::sync::atomic::AtomicI32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_lapic_state};
 use kvm_ioctls::{Kvm, VcpuFd};
 
+use super::exits::Exits;
 use super::kick::ImmediateExit;
 use super::state::{VcpuState, read_msrs, resettable_msrs, write_msrs};
 use super::{KvmError, Vm, stats};
@@ -27,7 +29,10 @@ pub(super) struct Vcpu {
     fd: Mutex<VcpuFd>,
     power_on: VcpuState,
     /// For those who watch from outside.
-    _stats: Option<File>,
+    pub(super) stats: Option<File>,
+    pub(super) exits: Exits,
+    /// The thread's id, once it runs; 0 before.
+    pub(super) thread: AtomicI32,
 }
 
 impl Vcpu {
@@ -60,7 +65,9 @@ impl Vcpu {
             immediate_exit,
             fd: Mutex::new(fd),
             power_on,
-            _stats: stats,
+            stats,
+            exits: Exits::default(),
+            thread: AtomicI32::new(0),
         })
     }
 

@@ -1,5 +1,6 @@
 //! All vCPUs of a VM, on a thread each: running, or parked while others look at them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -9,9 +10,10 @@ use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::Kvm;
 use vmm_sys_util::signal::Killable;
 
+use super::info::{self, Activity, VcpuInfo};
 use super::run::{Platform, Step, Stop, step};
 use super::vcpu::Vcpu;
-use super::{Fault, KvmError, Vm, kick};
+use super::{Fault, KvmError, Vm, kick, stats};
 use crate::arch::x86_64::boot::EntryState;
 
 /// Called on a vCPU's thread when that vCPU cannot go on. It then waits for the next
@@ -106,6 +108,36 @@ impl Vcpus {
     /// Puts every vCPU back to power-on, the first one at `entry`. All must be parked.
     pub fn reset(&self, entry: &EntryState) -> Result<(), KvmError> {
         self.all.iter().try_for_each(|vcpu| vcpu.reset(entry))
+    }
+
+    /// What KVM counts of each vCPU, by KVM's names. Empty on a host that does not.
+    pub fn counters(&self) -> Vec<BTreeMap<String, u64>> {
+        let counters = |vcpu: &Arc<Vcpu>| vcpu.stats.as_ref().map(stats::read).unwrap_or_default();
+        self.all.iter().map(counters).collect()
+    }
+
+    /// What each vCPU does and has done.
+    pub fn info(&self) -> Vec<VcpuInfo> {
+        let held = self.gate.lock().wanted != Wanted::Run;
+        let all = self.all.iter().zip(self.counters());
+        all.map(|(vcpu, counters)| {
+            let thread = vcpu.thread.load(Ordering::Relaxed);
+            let activity = if held {
+                Activity::Paused
+            } else if info::is_blocked(&counters, thread) {
+                Activity::Halted
+            } else {
+                Activity::Running
+            };
+            VcpuInfo {
+                index: vcpu.index,
+                thread: Some(thread).filter(|thread| *thread != 0),
+                state: activity,
+                exits: vcpu.exits.read(),
+                counters,
+            }
+        })
+        .collect()
     }
 
     /// The registers of a parked vCPU.
@@ -222,6 +254,8 @@ impl Drop for Unwinding<'_> {
 /// A vCPU's thread.
 fn run(vcpu: &Vcpu, gate: &Gate, platform: &Platform, on_stop: &OnStop) {
     let _unwinding = Unwinding(vcpu.index, on_stop);
+    vcpu.thread
+        .store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);
     let mut held = None;
     while let Some(round) = gate.pass(held) {
         let stop = {
@@ -236,7 +270,7 @@ fn run(vcpu: &Vcpu, gate: &Gate, platform: &Platform, on_stop: &OnStop) {
                     // of. Left for later, it would end after a reset, over the new registers.
                     vcpu.immediate_exit.set(true);
                 }
-                match step(vcpu.index, &mut fd, platform) {
+                match step(vcpu.index, &mut fd, platform, &vcpu.exits) {
                     Step::Interrupted if !open => break None,
                     Step::Stopped(stop) => break Some(stop),
                     Step::Served | Step::Interrupted => {}

@@ -165,6 +165,17 @@ impl PciRoot {
             .all(|(_, function)| function.is_reset())
     }
 
+    /// Where BARs are now: slot, number, addresses.
+    pub fn mapped(&self) -> Vec<(u8, usize, Range<u64>)> {
+        let placement = lock(&self.placement);
+        let mapped = placement.mapped.iter().filter_map(|((slot, bar), start)| {
+            let specs = self.function(*slot)?.bars();
+            let size = specs.iter().find(|spec| spec.index == *bar)?.size;
+            Some((*slot, *bar, *start..start.saturating_add(size)))
+        });
+        mapped.collect()
+    }
+
     /// Reads the config space of a slot of bus 0; all ones where there is no function.
     pub(super) fn config_read(&self, slot: u8, offset: u16, data: &mut [u8]) {
         match self.function(slot) {

@@ -16,7 +16,7 @@ const TAKEN: [u32; 5] = [0, 2, layout::IRQ_COM1, 8, layout::IRQ_SCI];
 
 /// The devices; dropped, they are destroyed.
 #[derive(Default)]
-pub struct Registers(Vec<Arc<Mutex<PluginRegisters>>>);
+pub struct Registers(Vec<(Place, Arc<Mutex<PluginRegisters>>)>);
 
 impl Registers {
     /// Makes each device and gives it its addresses. `line` is the interrupt line of that number.
@@ -58,14 +58,19 @@ impl Registers {
             };
             bus.insert(place.base, place.len, device.clone())
                 .map_err(|error| failed(error.to_string()))?;
-            all.0.push(device);
+            all.0.push((place, device));
         }
         Ok(all)
     }
 
+    /// Where each of them is, in the order in which they were attached.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.0.iter().map(|(place, _)| *place)
+    }
+
     /// Returns every device to its power-on state. Called with all vCPUs stopped.
     pub fn reset(&self) {
-        for device in &self.0 {
+        for (_, device) in &self.0 {
             device
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

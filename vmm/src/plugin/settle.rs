@@ -23,6 +23,8 @@ pub struct Settled {
     pub devices: Vec<DeviceConfig>,
     /// Registers.
     pub registers: Vec<RegistersConfig>,
+    /// All plugins, each with its device and version known.
+    pub plugins: Vec<PluginConfig>,
 }
 
 /// A device of registers, of a plugin.
@@ -46,6 +48,7 @@ pub fn settle(config: &VmConfig) -> Result<Settled, PluginsError> {
     let mut settled = Settled {
         devices: config.devices.clone(),
         registers: Vec::new(),
+        plugins: Vec::new(),
     };
     for plugin in &config.plugins {
         let added = inspect(&plugin.path).and_then(|inspected| settled.add(plugin, &inspected));
@@ -105,6 +108,11 @@ impl Settled {
                 names()
             ),
         })?;
+        self.plugins.push(PluginConfig {
+            device: Some(device.name.clone()),
+            version: Some(format!("{} {}", inspected.name, inspected.version)),
+            ..plugin.clone()
+        });
         match (device.kind, plugin.host) {
             (InspectedKind::Registers, Some(PluginHost::Process)) => Err(format!(
                 "'{}' is a device of registers: the guest's vCPU waits for each access, which vhost-user cannot \

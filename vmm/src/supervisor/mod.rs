@@ -143,6 +143,16 @@ impl Supervisor {
         Ok(process)
     }
 
+    /// Every daemon that is there.
+    pub fn processes(&self) -> Vec<Process> {
+        let all = self
+            .processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let there = all.iter().filter(|process| process.exited().is_none());
+        there.cloned().collect()
+    }
+
     /// Ends every daemon, all at once: waits for those whose streams the caller has closed, then
     /// SIGTERM, then SIGKILL. Returns the ids of those that had to be killed. Idempotent.
     pub fn stop(&self, grace: Grace) -> Vec<String> {

@@ -18,6 +18,7 @@ use super::device::VirtioDevice;
 use super::events::{Events, ISR_QUEUE};
 use super::machine::{Effect, Machine};
 use super::queue::{IsRam, NO_VECTOR};
+use super::snapshot::Snapshot;
 use crate::pci::msix::{Msix, Source};
 use crate::pci::{BarSpec, ConfigSpace, PciFunction, Wiring, lock, pending, warn};
 
@@ -83,6 +84,11 @@ impl<W: Wiring> VirtioPci<W> {
             state,
             failures,
         }))
+    }
+
+    /// What the driver has made of the device, at this moment. Any thread may ask.
+    pub fn snapshot(&self) -> Snapshot {
+        lock(&self.state).machine.snapshot()
     }
 
     /// Carries out on the wires what a register write asked for.

@@ -12,6 +12,7 @@ use super::device::{QueueStart, Start, TransportEvents as _, VirtioDevice};
 use super::events::Events;
 use super::features::{self, RING_PACKED, RING_RESET};
 use super::queue::{Doors, IsRam, NO_VECTOR, Queue};
+use super::snapshot::Snapshot;
 use crate::pci::warn;
 
 pub(super) const ACKNOWLEDGE: u8 = 1;
@@ -96,6 +97,21 @@ impl Machine {
 
     pub(super) fn set_config_vector(&mut self, vector: u16) {
         self.config_vector = vector;
+    }
+
+    /// What the driver has made of the device.
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        let packed = self.driver_features & RING_PACKED != 0;
+        let queues = (0..).zip(&self.queues);
+        let queues = queues
+            .map(|(index, queue)| queue.snapshot(index, packed))
+            .collect();
+        Snapshot {
+            status: self.status(),
+            offered: self.offered(),
+            taken: self.driver_features,
+            queues,
+        }
     }
 
     /// What a register holds.

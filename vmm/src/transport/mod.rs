@@ -6,6 +6,8 @@
 //! | `machine.rs` | the status machine and its registers, apart from PCI |
 //! | `queue.rs` | one queue's registers, and the check of them |
 //! | `features.rs` | which feature bits the transport shows |
+//! | `feature_names.rs` | what they are called |
+//! | `snapshot.rs` | what the driver has made of a device, for people |
 //! | `events.rs` | what the device's thread says, received without a lock |
 //! | `common.rs` | register numbers of the common configuration |
 //! | `capabilities.rs` | ids, BARs and capabilities in config space |
@@ -21,13 +23,16 @@ mod common;
 mod config_access;
 pub mod device;
 mod events;
+pub mod feature_names;
 mod features;
 mod function;
 mod machine;
 mod queue;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use device::{Identity, QueueStart, Start, TransportEvents, VirtioDevice};
 pub use function::{TransportError, VirtioPci};
 pub use queue::{IsRam, in_ram};
+pub use snapshot::{QueueSnapshot, Snapshot};

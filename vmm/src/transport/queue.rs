@@ -9,6 +9,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::device::QueueStart;
+use super::snapshot::QueueSnapshot;
 
 /// No interrupt (virtio 1.2, 4.1.5.1.2).
 pub(super) const NO_VECTOR: u16 = 0xffff;
@@ -105,6 +106,18 @@ impl Queue {
         }
         self.doors = Some(Doors::new().map_err(QueueError::Eventfd)?);
         Ok(())
+    }
+
+    pub(super) fn snapshot(&self, index: u16, packed: bool) -> QueueSnapshot {
+        QueueSnapshot {
+            index,
+            size: self.size,
+            enabled: self.doors.is_some(),
+            vector: Some(self.vector).filter(|vector| *vector != NO_VECTOR),
+            // Both rings have their index behind 16 bits of flags (virtio 1.2, 2.7.6 and 2.7.8).
+            indices: (self.doors.is_some() && !packed)
+                .then(|| (self.avail.saturating_add(2), self.used.saturating_add(2))),
+        }
     }
 
     /// What the device is told of it; `None` when it is not enabled.

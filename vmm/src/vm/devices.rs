@@ -146,8 +146,9 @@ enum Seat {
     /// A device whose backend is on its way.
     Arriving(String),
     Seated {
-        config: DeviceConfig,
+        config: Box<DeviceConfig>,
         device: Arc<Device>,
+        function: Arc<VirtioPci<KvmWiring>>,
         /// The guest has been asked to let go of it.
         leaving: bool,
     },
@@ -180,19 +181,24 @@ impl Devices {
                 source,
             })
             .and_then(|function| {
-                let added = self.pci.add(slot, function);
+                let added = self.pci.add(slot, function.clone());
                 added.map_err(|source| VmError::Pci {
                     id: config.id.clone(),
                     source,
-                })
+                })?;
+                Ok(function)
             });
-        if let Err(error) = added {
-            self.seats.remove(&slot);
-            return Err(error);
-        }
+        let function = match added {
+            Ok(function) => function,
+            Err(error) => {
+                self.seats.remove(&slot);
+                return Err(error);
+            }
+        };
         let seat = Seat::Seated {
-            config,
+            config: Box::new(config),
             device,
+            function,
             leaving: false,
         };
         self.seats.insert(slot, seat);
@@ -343,9 +349,23 @@ impl Devices {
 
     /// What a person is told of each.
     pub(super) fn info(&self) -> Vec<DeviceInfo> {
-        self.seated()
-            .map(|(config, device, leaving)| DeviceInfo::new(config, device, leaving))
-            .collect()
+        let seats = self.seats.values().filter_map(|seat| match seat {
+            Seat::Seated {
+                config,
+                device,
+                function,
+                leaving,
+            } => {
+                let info = DeviceInfo::new(config, device, *leaving);
+                Some(info.driven(
+                    config.virtio_id.get(),
+                    &function.snapshot(),
+                    self.parts.ram.mmap(),
+                ))
+            }
+            _ => None,
+        });
+        seats.collect()
     }
 
     fn seated(&self) -> impl Iterator<Item = (&DeviceConfig, &Arc<Device>, bool)> {
@@ -354,7 +374,8 @@ impl Devices {
                 config,
                 device,
                 leaving,
-            } => Some((config, device, *leaving)),
+                ..
+            } => Some((&**config, device, *leaving)),
             _ => None,
         })
     }

@@ -1,12 +1,31 @@
 //! What a VM tells of itself.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `info/host.rs` | the KVM and the processor under it |
+//! | `info/map.rs` | what is where in guest-physical memory |
+//! | `info/queue.rs` | how far a queue's rings are |
+
+mod host;
+mod map;
+mod queue;
 
 use std::path::PathBuf;
 
+use outboard_device::abi::host::{Place, Space};
 use serde::{Deserialize, Serialize};
+use vm_memory::GuestMemoryMmap;
 
 use super::State;
 use crate::config::{DeviceConfig, Host, Port, VmConfig};
 use crate::frontend::Device;
+use crate::kvm::VcpuInfo;
+use crate::supervisor::Process;
+use crate::transport::{Snapshot, feature_names};
+pub use host::KvmInfo;
+pub(super) use map::Layout;
+pub use map::MapInfo;
+pub use queue::QueueInfo;
 
 /// A VM at one moment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,10 +42,18 @@ pub struct Info {
     pub memory: u64,
     /// What the guest starts from.
     pub kernel: String,
-    /// Which KVM: `kvm_intel`, `kvm_amd`, ...
-    pub kvm: String,
+    /// Which KVM, on which processor.
+    pub kvm: KvmInfo,
+    /// Every vCPU.
+    pub vcpus: Vec<VcpuInfo>,
+    /// What is where in guest-physical memory, by rising address.
+    pub map: Vec<MapInfo>,
     /// Every virtio device, in slot order.
     pub devices: Vec<DeviceInfo>,
+    /// Devices of registers, of plugins.
+    pub registers: Vec<RegistersInfo>,
+    /// Every process that the VMM has started and that is there.
+    pub daemons: Vec<DaemonInfo>,
     /// Consoles that people can attach to.
     pub consoles: Vec<ConsoleInfo>,
 }
@@ -57,8 +84,57 @@ pub struct DeviceInfo {
     pub pid: Option<i32>,
     /// `connected`, or `lost` for good.
     pub backend: String,
+    /// Where somebody's daemon listens.
+    pub socket: Option<PathBuf>,
+    /// The plugin it is of.
+    pub plugin: Option<PluginInfo>,
     /// The device has been asked to go, and its guest has not let go of it yet.
     pub leaving: bool,
+    /// What its driver is up to: `none`, `starting`, `running`, `needs reset` or `failed`.
+    pub driver: String,
+    /// The features it offers, by name.
+    pub offered: Vec<String>,
+    /// Those its driver has taken.
+    pub taken: Vec<String>,
+    /// Its queues.
+    pub queues: Vec<QueueInfo>,
+}
+
+/// The plugin of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginInfo {
+    /// The shared library.
+    pub path: PathBuf,
+    /// Which of its devices.
+    pub device: String,
+    /// What it says it is: its name and its version.
+    pub version: String,
+}
+
+/// A device of registers, in the VMM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistersInfo {
+    /// Its name.
+    pub id: String,
+    /// The plugin it is of.
+    pub plugin: PluginInfo,
+    /// `ports` or `memory`.
+    pub space: String,
+    /// Its first address.
+    pub start: u64,
+    /// The first address behind it.
+    pub end: u64,
+    /// Its interrupt line, if it has one.
+    pub line: Option<u32>,
+}
+
+/// A process that the VMM has started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonInfo {
+    /// Of which device it is: `disk0`, `ttyS0`, or `net0: passt` for what stands behind a daemon.
+    pub id: String,
+    /// The process.
+    pub pid: i32,
 }
 
 fn consoles(config: &VmConfig) -> Vec<ConsoleInfo> {
@@ -85,7 +161,18 @@ pub(super) fn bdf(slot: u8) -> String {
 }
 
 impl Info {
-    pub(super) fn new(config: &VmConfig, state: State, devices: Vec<DeviceInfo>) -> Self {
+    pub(super) fn new(
+        config: &VmConfig,
+        state: State,
+        vcpus: Vec<VcpuInfo>,
+        mut devices: Vec<DeviceInfo>,
+        places: impl Iterator<Item = Place>,
+        daemons: &[Process],
+        layout: &Layout,
+    ) -> Self {
+        for device in &mut devices {
+            device.plugin = plugin(config, &device.id);
+        }
         Self {
             name: config.name.clone(),
             state,
@@ -93,9 +180,54 @@ impl Info {
             cpus: config.cpus.count,
             memory: config.memory.size,
             kernel: config.boot.from.to_string(),
-            kvm: crate::doctor::kvm_kind().to_owned(),
+            kvm: KvmInfo::of_host(),
+            vcpus,
+            map: layout.map(&devices),
             devices,
+            registers: registers(config, places),
+            daemons: daemons.iter().map(DaemonInfo::of).collect(),
             consoles: consoles(config),
+        }
+    }
+}
+
+/// The plugin that the device of this name is of.
+fn plugin(config: &VmConfig, id: &str) -> Option<PluginInfo> {
+    let plugin = config.plugins.iter().find(|plugin| plugin.id == id)?;
+    Some(PluginInfo {
+        path: plugin.path.clone(),
+        device: plugin.device.clone().unwrap_or_default(),
+        version: plugin.version.clone().unwrap_or_default(),
+    })
+}
+
+/// Registers are attached in the order in which their plugins are described.
+fn registers(config: &VmConfig, places: impl Iterator<Item = Place>) -> Vec<RegistersInfo> {
+    let is_virtio = |id: &String| config.devices.iter().any(|device| device.id == *id);
+    let ids = config.plugins.iter().map(|plugin| &plugin.id);
+    let registers = ids.filter(|id| !is_virtio(id)).zip(places);
+    let info = |(id, place): (&String, Place)| {
+        Some(RegistersInfo {
+            id: id.clone(),
+            plugin: plugin(config, id)?,
+            space: match place.space {
+                Space::Ports => "ports",
+                Space::Mmio => "memory",
+            }
+            .to_owned(),
+            start: place.base,
+            end: place.base.saturating_add(place.len),
+            line: place.line,
+        })
+    };
+    registers.filter_map(info).collect()
+}
+
+impl DaemonInfo {
+    fn of(process: &Process) -> Self {
+        Self {
+            id: process.id().to_owned(),
+            pid: process.pid(),
         }
     }
 }
@@ -122,7 +254,29 @@ impl DeviceInfo {
                 "connected"
             }
             .to_owned(),
+            socket: match &config.host {
+                Host::Socket { path } => Some(path.clone()),
+                Host::Foreign { socket, .. } => socket.clone(),
+                _ => None,
+            },
+            plugin: None,
             leaving,
+            driver: "none".to_owned(),
+            offered: Vec::new(),
+            taken: Vec::new(),
+            queues: Vec::new(),
+        }
+    }
+
+    /// The same, with what its driver has made of it.
+    pub(super) fn driven(self, device_id: u32, snapshot: &Snapshot, ram: &GuestMemoryMmap) -> Self {
+        let queues = snapshot.queues.iter();
+        Self {
+            driver: snapshot.driver().to_owned(),
+            offered: feature_names::of(device_id, snapshot.offered),
+            taken: feature_names::of(device_id, snapshot.taken),
+            queues: queues.map(|queue| QueueInfo::of(queue, ram)).collect(),
+            ..self
         }
     }
 }

@@ -8,8 +8,9 @@ use kvm_ioctls::{Cap, Kvm};
 
 use super::devices::{Connecting, Devices, Parts};
 use super::events::Events;
+use super::info::{Info, Layout};
 use super::terminal::Terminal;
-use super::{VmError, serial};
+use super::{State, VmError, serial};
 use crate::arch::x86_64::{acpi, cpuid, layout};
 use crate::bus::Bus;
 use crate::chipset::Chipset;
@@ -169,6 +170,24 @@ impl Machine {
     pub(super) fn resume_late(&self) {
         self.vcpus.excuse_pause();
         self.vcpus.resume();
+    }
+
+    /// What a person is told of it.
+    pub(super) fn info(&self, config: &VmConfig, state: State) -> Info {
+        let map = Layout {
+            memory: config.memory.size,
+            mmio64: self.acpi.mmio64.clone(),
+            bars: self.pci.mapped(),
+        };
+        Info::new(
+            config,
+            state,
+            self.vcpus.info(),
+            self.devices.info(),
+            self.registers.places(),
+            &self.supervisor.processes(),
+            &map,
+        )
     }
 
     /// Its virtio devices.
