@@ -45,7 +45,7 @@ pub(super) fn text(info: &Info) -> String {
     for entry in &info.map {
         let last = entry.end.saturating_sub(1);
         let range = format!("{:#012x} to {last:#012x}", entry.start);
-        let _ = write!(text, "  {range}  {}\n", entry.what);
+        let _ = writeln!(text, "  {range}  {}", entry.what);
     }
     info.devices.iter().for_each(|device| {
         self::device(&mut text, device);
@@ -58,11 +58,11 @@ pub(super) fn text(info: &Info) -> String {
 }
 
 fn line(text: &mut String, what: &str, value: &str) {
-    let _ = write!(text, "{what:<9}{value}\n");
+    let _ = writeln!(text, "{what:<9}{value}");
 }
 
 fn detail(text: &mut String, what: &str, value: &str) {
-    let _ = write!(text, "  {what:<10}{value}\n");
+    let _ = writeln!(text, "  {what:<10}{value}");
 }
 
 fn kvm(kvm: &KvmInfo) -> String {
@@ -80,9 +80,9 @@ fn kvm(kvm: &KvmInfo) -> String {
 
 fn device(text: &mut String, device: &DeviceInfo) {
     let leaving = if device.leaving { ", asked to go" } else { "" };
-    let _ = write!(
+    let _ = writeln!(
         text,
-        "\nDevice   {} at {}, {}, {}{leaving}\n",
+        "\nDevice   {} at {}, {}, {}{leaving}",
         device.id, device.bdf, device.kind, device.backend,
     );
     let pid = device.pid.map(|pid| format!(", process {pid}"));
@@ -117,10 +117,12 @@ fn words(words: &str) -> String {
 }
 
 fn plugin(plugin: &PluginInfo) -> String {
+    let version = plugin.version.as_ref();
+    let of = version.map(|version| format!(" of {version}"));
     format!(
-        "{} of {}, in {}",
+        "{}{}, in {}",
         plugin.device,
-        plugin.version,
+        of.unwrap_or_default(),
         plugin.path.display()
     )
 }
@@ -151,9 +153,9 @@ fn registers(text: &mut String, device: &RegistersInfo) {
         .line
         .map(|line| format!(", interrupt line {line}"))
         .unwrap_or_default();
-    let _ = write!(
+    let _ = writeln!(
         text,
-        "\nDevice   {}: registers, {} {:#x} to {:#x}{line}\n",
+        "\nDevice   {}: registers, {} {:#x} to {:#x}{line}",
         device.id,
         device.space,
         device.start,
@@ -197,7 +199,7 @@ fn exits(text: &mut String, vcpus: &[VcpuInfo]) {
             for count in counts {
                 let _ = write!(text, "{count:>13}");
             }
-            let _ = write!(text, "  {meaning}\n");
+            let _ = writeln!(text, "  {meaning}");
         }
     };
     table("Exits to the VMM", meanings::OURS, true);

@@ -107,8 +107,8 @@ pub struct PluginInfo {
     pub path: PathBuf,
     /// Which of its devices.
     pub device: String,
-    /// What it says it is: its name and its version.
-    pub version: String,
+    /// What it says it is: its name and its version. `None` of a device that came while the VM ran.
+    pub version: Option<String>,
 }
 
 /// A device of registers, in the VMM.
@@ -171,7 +171,9 @@ impl Info {
         layout: &Layout,
     ) -> Self {
         for device in &mut devices {
-            device.plugin = plugin(config, &device.id);
+            if let Some(plugin) = plugin(config, &device.id) {
+                device.plugin = Some(plugin);
+            }
         }
         Self {
             name: config.name.clone(),
@@ -197,7 +199,7 @@ fn plugin(config: &VmConfig, id: &str) -> Option<PluginInfo> {
     Some(PluginInfo {
         path: plugin.path.clone(),
         device: plugin.device.clone().unwrap_or_default(),
-        version: plugin.version.clone().unwrap_or_default(),
+        version: plugin.version.clone(),
     })
 }
 
@@ -259,7 +261,14 @@ impl DeviceInfo {
                 Host::Foreign { socket, .. } => socket.clone(),
                 _ => None,
             },
-            plugin: None,
+            plugin: match &config.host {
+                Host::Plugin { path, device, .. } => Some(PluginInfo {
+                    path: path.clone(),
+                    device: device.clone(),
+                    version: None,
+                }),
+                _ => None,
+            },
             leaving,
             driver: "none".to_owned(),
             offered: Vec::new(),
