@@ -240,6 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn an_iso_image_is_kept_by_its_whole_path() {
+        let home = tempfile::tempdir().unwrap();
+        let vms = Definitions::at(&home.path().join("vms"));
+        let from = file(home.path(), "cdrom = 'x.iso'\nboot-entry = 'rescue'");
+        let name = vms.define(&from, None).unwrap();
+        let kept = Description::from_file(&vms.find(&name).unwrap()).unwrap();
+        assert_eq!(kept.cdrom, Some(home.path().join("x.iso")));
+        assert_eq!(kept.boot_entry.as_deref(), Some("rescue"));
+    }
+
+    #[test]
     fn what_is_no_vm_is_not_kept() {
         let home = tempfile::tempdir().unwrap();
         let vms = Definitions::at(&home.path().join("vms"));

@@ -176,6 +176,41 @@ fn the_entrys_files_are_booted_and_consoles_are_added() {
 }
 
 #[test]
+fn what_a_person_says_of_the_command_line_comes_before_the_menus_word() {
+    let Some(image) = usual(&["-R"]) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.iso");
+    fs::write(&path, image).unwrap();
+    for (cmdline, append, whole) in [
+        (None, None, "quiet console=tty0 console=ttyS0"),
+        (
+            None,
+            Some("debug"),
+            "quiet debug console=tty0 console=ttyS0",
+        ),
+        (None, Some("console=hvc0"), "quiet console=hvc0"),
+        (Some("mine"), None, "mine"),
+        (Some(""), Some("more"), "more"),
+    ] {
+        let config = BootConfig {
+            from: BootFrom::Iso {
+                image: path.clone(),
+                entry: None,
+            },
+            initrd: None,
+            cmdline: cmdline.map(Into::into),
+            append: append.map(Into::into),
+        };
+        let files = BootFiles::open(&config).unwrap();
+        assert_eq!(files.cmdline, whole);
+        let said = files.notice().unwrap().contains("appended");
+        assert_eq!(said, whole.ends_with("console=ttyS0"));
+    }
+}
+
+#[test]
 fn each_thing_that_is_wrong_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let not = boot(&folder, &vec![0; 1 << 20], None).unwrap_err();
