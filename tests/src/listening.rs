@@ -11,6 +11,9 @@ use outboard_device::testing::{Endpoint, Expected, Failure, Outcome};
 
 use crate::daemons::daemon;
 
+/// The name of the socket in the daemon's folder.
+pub const SOCKET: &str = "vhost-user.sock";
+
 /// One daemon that serves every connection of a test, one after another.
 #[derive(Debug)]
 pub struct Listening {
@@ -28,20 +31,32 @@ impl Listening {
     ///
     /// # Panics
     /// When it cannot be started: the test that needs it cannot go on.
-    #[allow(clippy::expect_used)] // As said: a test fails by panicking.
     pub fn start(
         package: &str,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         dir: tempfile::TempDir,
         expected: Expected,
     ) -> Self {
-        let socket = dir.path().join("vhost-user.sock");
-        let mut all: Vec<OsString> = vec!["--socket".into(), socket.clone().into()];
+        let mut all: Vec<OsString> = vec!["--socket".into(), dir.path().join(SOCKET).into()];
         all.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        let daemon = Daemon::listen(&daemon(package), all).expect("the daemon can be started");
+        Self::with_socket(package, all, dir, expected)
+    }
+
+    /// Starts the daemon of `package` with `args` alone, which say that it listens on [`SOCKET`] in `dir`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[allow(clippy::expect_used)] // As said: a test fails by panicking.
+    pub fn with_socket(
+        package: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        dir: tempfile::TempDir,
+        expected: Expected,
+    ) -> Self {
+        let daemon = Daemon::listen(&daemon(package), args).expect("the daemon can be started");
         Self {
             daemon,
-            socket,
+            socket: dir.path().join(SOCKET),
             expected,
             _dir: dir,
         }
