@@ -19,18 +19,18 @@ pub struct Op {
 }
 
 impl Op {
-    /// `request`, to be carried out as `plan` says.
-    pub fn new(request: Request, plan: Plan) -> Self {
+    /// `request`, to be carried out as `plan` says. `pieces` is an earlier op's list, for reuse.
+    pub fn new(request: Request, plan: Plan, pieces: Vec<Segment>) -> Self {
         Self {
             request,
             plan,
-            pieces: Vec::new(),
+            pieces,
         }
     }
 
-    /// The request, to be answered.
-    pub fn into_request(self) -> Request {
-        self.request
+    /// The request, to be answered, and the list.
+    pub fn into_parts(self) -> (Request, Vec<Segment>) {
+        (self.request, self.pieces)
     }
 
     /// The memory that the operation last [gathered](Self::gather) for uses: that of the rest of

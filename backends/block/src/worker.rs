@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use outboard_device::{DeviceError, Progress, Queue, QueueWorker, Ready, Request, Watch};
+use outboard_device::{DeviceError, Progress, Queue, QueueWorker, Ready, Request, Segment, Watch};
 
 use crate::disk::SERIAL_LEN;
 use crate::engine::Engine;
@@ -20,6 +20,10 @@ const BUDGET: usize = 512;
 /// that the guest can work on some while we work on others.
 const PUBLISH_BATCH: usize = 16;
 
+/// Lists of pieces kept for reuse have no more room than this, so that one long request does not cost
+/// its memory for ever.
+const KEPT_PIECES: usize = 16;
+
 /// Serves one queue of a disk. What is in flight ends before the worker does.
 #[derive(Debug)]
 pub struct BlockWorker {
@@ -31,6 +35,8 @@ pub struct BlockWorker {
     writethrough: bool,
     /// Ended and not yet given to the queue.
     done: Vec<(Request, u32)>,
+    /// Lists of pieces of ops that have ended, for reuse.
+    pieces: Vec<Vec<Segment>>,
 }
 
 /// What becomes of a request just taken.
@@ -57,7 +63,17 @@ impl BlockWorker {
             serial,
             writethrough,
             done: Vec::new(),
+            pieces: Vec::new(),
         }
+    }
+
+    /// Takes note of an op that has ended.
+    fn end(&mut self, op: Op, status: Status) {
+        let (request, pieces) = op.into_parts();
+        if pieces.capacity() <= KEPT_PIECES {
+            self.pieces.push(pieces);
+        }
+        self.done.push(answer(request, status));
     }
 
     /// Takes requests while there are any, and room for them; returns how many.
@@ -66,15 +82,16 @@ impl BlockWorker {
         while taken < BUDGET && self.engine.has_room() {
             let Some(request) = queue.pop()? else { break };
             taken = taken.saturating_add(1);
-            let ended = match self.read(request) {
-                Taken::Op(op) => self.engine.begin(op).map(|(op, s)| (op.into_request(), s)),
-                Taken::Done(request, status) => Some((request, status)),
-            };
-            if let Some((request, status)) = ended {
-                self.done.push(answer(request, status));
-                if self.done.len() >= PUBLISH_BATCH {
-                    queue.complete(self.done.drain(..))?;
+            match self.read(request) {
+                Taken::Op(op) => {
+                    if let Some((op, status)) = self.engine.begin(op) {
+                        self.end(op, status);
+                    }
                 }
+                Taken::Done(request, status) => self.done.push(answer(request, status)),
+            }
+            if self.done.len() >= PUBLISH_BATCH {
+                queue.complete(self.done.drain(..))?;
             }
         }
         self.engine.submit();
@@ -84,7 +101,7 @@ impl BlockWorker {
     /// Gathers what has ended and gives it to the queue in one batch; returns how many.
     fn answer(&mut self, queue: &mut Queue) -> Result<usize, DeviceError> {
         while let Some((op, status)) = self.engine.finished() {
-            self.done.push(answer(op.into_request(), status));
+            self.end(op, status);
         }
         // Ops that go on after a short transfer queue another operation.
         self.engine.submit();
@@ -96,7 +113,7 @@ impl BlockWorker {
     }
 
     /// Reads what a request asks for.
-    fn read(&self, request: Request) -> Taken {
+    fn read(&mut self, request: Request) -> Taken {
         let mut reader = request.reader();
         let mut header = [0; HEADER_LEN];
         let Ok((data, _)) = request.writer().split_last(1) else {
@@ -129,7 +146,11 @@ impl BlockWorker {
                 Err(status) => return Taken::Done(request, status),
             },
         };
-        Taken::Op(Op::new(request, plan))
+        Taken::Op(Op::new(
+            request,
+            plan,
+            self.pieces.pop().unwrap_or_default(),
+        ))
     }
 
     /// Copies the ranges behind a header out and reads them.

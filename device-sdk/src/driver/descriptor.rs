@@ -58,6 +58,7 @@ pub struct Descriptor {
 
 impl Descriptor {
     /// Stores the descriptor as entry `index` of a table.
+    #[inline]
     pub fn store(self, table: &Window, index: usize) {
         let tail = u64::from(self.len) | u64::from(self.flags) << 32 | u64::from(self.next) << 48;
         table.store_u64(index * DESCRIPTOR_SIZE, self.addr, Ordering::Relaxed);
@@ -75,6 +76,7 @@ pub struct Used {
 }
 
 /// The descriptor of one buffer of a chain.
+#[inline]
 pub(super) fn describe(segment: &Segment, more: bool, next: u16) -> Descriptor {
     let write = if segment.writable { DESC_WRITE } else { 0 };
     let flags = if more { write | DESC_NEXT } else { write };

@@ -37,6 +37,7 @@ impl Queue {
         self.phase = Phase::Serving;
         self.kicks = true;
         self.notify.start(start.event_idx);
+        self.foresight.start(start.size);
         self.ring = Some(ring);
         self.start = Some(start);
         Ok(())

@@ -13,6 +13,7 @@ mod control;
 #[cfg(test)]
 mod cost;
 mod error;
+mod foresight;
 mod lease;
 mod notify;
 mod remote;
@@ -38,6 +39,7 @@ pub use stream::{RequestStream, StreamRequest};
 use crate::memory::{Memory, Window};
 use crate::request::{Chain, Request};
 use chain::Walk;
+use foresight::Foresight;
 use lease::Leases;
 use notify::Notify;
 use split::SplitRing;
@@ -45,6 +47,10 @@ use split::SplitRing;
 /// Segment lists kept for reuse are no longer than this, so that one long chain does not cost
 /// its memory for ever.
 const POOLED_SEGMENTS: usize = 64;
+
+/// How many chains ahead memory is asked for what a chain needs: fetching it takes about as long as
+/// serving so many.
+const AHEAD: u16 = 4;
 
 /// What a queue still does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +88,7 @@ pub struct Queue {
     returned: VecDeque<Request>,
     leases: Leases,
     window: Window,
+    foresight: Foresight,
     notify: Notify,
     /// The ring is in another half of the process, behind the plugin ABI; there is none here.
     remote: Option<Box<Remote>>,
@@ -112,6 +119,7 @@ impl Queue {
             returned: VecDeque::new(),
             leases,
             window: Window::default(),
+            foresight: Foresight::default(),
             notify: Notify::default(),
             remote: None,
             pool: Vec::new(),
@@ -182,6 +190,12 @@ impl Queue {
             if index == self.next {
                 return Ok(None);
             }
+            for ahead in 0..index.wrapping_sub(self.next).min(AHEAD) {
+                self.foresee(ring, self.next.wrapping_add(ahead));
+            }
+        }
+        if self.filled.wrapping_sub(self.next) > AHEAD {
+            self.foresee(ring, self.next.wrapping_add(AHEAD));
         }
         let head = ring.avail_head(self.next);
         let mut chain = self.pool.pop().unwrap_or_default();
@@ -200,6 +214,7 @@ impl Queue {
                 source,
             }
         })?;
+        self.foresight.note(head, &chain.segments);
         let position = self.next;
         self.next = position.wrapping_add(1);
         self.leases.take();
@@ -209,6 +224,14 @@ impl Queue {
         chain.generation = self.leases.generation();
         chain.origin = self.origin;
         Ok(Some(Request { chain }))
+    }
+
+    /// Asks for what the chain at this position needs.
+    #[inline]
+    fn foresee(&self, ring: &SplitRing, position: u16) {
+        let head = ring.avail_head(position);
+        ring.table().prefetch(head);
+        self.foresight.ask(head);
     }
 
     /// Answers requests, each with the number of bytes written to it (which says nothing about

@@ -58,6 +58,13 @@ impl Table {
         Self { base, entries }
     }
 
+    /// Asks for the descriptor at `index`, wherever that is: see [`foresight`](super::foresight).
+    #[inline]
+    pub(super) fn prefetch(&self, index: u16) {
+        let offset = usize::from(index).wrapping_mul(DESC_LEN as usize);
+        super::foresight::to_read(self.base.addr().wrapping_add(offset));
+    }
+
     /// A copy of the descriptor at `index`, or `None` behind the end.
     #[inline]
     #[allow(clippy::cast_ptr_alignment)] // Looked at before the cast.

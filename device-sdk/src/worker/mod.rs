@@ -22,6 +22,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -103,16 +104,36 @@ struct Seat {
     queues: Vec<Queue>,
     kicks: Vec<Option<File>>,
     commands: Receiver<Command>,
+    pending: Pending,
     /// Signalled after each command.
     bell: OwnedFd,
     /// The session has said stop, and says nothing more.
     stopped: Cell<bool>,
 }
 
+/// Whether there may be commands: cheaper to ask between two batches than the channel itself, which
+/// takes a full barrier to say no.
+#[derive(Clone, Debug, Default)]
+struct Pending(Arc<AtomicBool>);
+
+impl Pending {
+    /// After a command was sent.
+    fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Before the commands are received: one sent later sets it again.
+    #[inline]
+    fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Acquire)
+    }
+}
+
 /// A group's thread, seen from the session.
 pub(crate) struct Running {
     end: Option<End>,
     commands: Sender<Command>,
+    pending: Pending,
     bell: Arc<EventFd>,
 }
 
@@ -151,10 +172,12 @@ impl Running {
             )?),
         };
         let (commands, receiver) = channel();
+        let pending = Pending::default();
         let seat = Seat {
             kicks: queues.iter().map(|_| None).collect(),
             queues,
             commands: receiver,
+            pending: pending.clone(),
             bell: bell.as_fd().try_clone_to_owned()?,
             stopped: Cell::new(false),
         };
@@ -168,6 +191,7 @@ impl Running {
         Ok(Self {
             end: Some(end),
             commands,
+            pending,
             bell,
         })
     }
@@ -186,6 +210,7 @@ impl Running {
 
     fn send(&self, command: Command) -> Result<(), ChangeError> {
         self.commands.send(command).map_err(|_| ChangeError::Gone)?;
+        self.pending.set();
         self.bell.write(1).map(drop).map_err(|_| ChangeError::Gone)
     }
 

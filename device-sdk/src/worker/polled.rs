@@ -23,6 +23,9 @@ const EVENTS: u64 = 1 << 32;
 /// A busy worker hears of its descriptors every so many calls: they cost a system call to ask.
 const CALLS_PER_HARVEST: u32 = 16;
 
+/// While polling, the clock is read every so many rounds: it takes longer than a look at a ring.
+const ROUNDS_PER_TIME: u32 = 16;
+
 /// While polling, descriptors are asked every so many rounds.
 const ROUNDS_PER_HARVEST: u32 = 64;
 
@@ -74,6 +77,9 @@ fn attend(
 pub(super) fn heed(seat: &mut Seat, waiter: &mut Waiter, ready: &mut Ready) -> bool {
     // Before the commands: one that comes after this rings again.
     waiter.rang = false;
+    if !seat.pending.take() {
+        return false;
+    }
     loop {
         let (change, ack) = match seat.commands.try_recv() {
             Ok(Command::Change(change, ack)) => (change, ack),
@@ -120,9 +126,9 @@ fn poll(
     if budget.is_zero() {
         return Ok(false);
     }
-    let start = Instant::now();
+    let mut start = None;
     let mut rounds = 0u32;
-    while start.elapsed() < budget {
+    loop {
         *ready = look(&mut seat.queues);
         if !ready.is_empty() || worker.poll(&mut seat.queues)? == Progress::Worked {
             spin.paid();
@@ -135,10 +141,15 @@ fn poll(
                 return Ok(true);
             }
         }
+        if rounds.is_multiple_of(ROUNDS_PER_TIME) {
+            let now = Instant::now();
+            if now.duration_since(*start.get_or_insert(now)) >= budget {
+                spin.in_vain();
+                return Ok(false);
+            }
+        }
         hint::spin_loop();
     }
-    spin.in_vain();
-    Ok(false)
 }
 
 /// Asks for kicks, looks once more, and sleeps until something happens.
