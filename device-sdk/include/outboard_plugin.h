@@ -238,8 +238,8 @@ typedef struct OutboardRequest {
     uint32_t writable;
     // The queue's place in its group.
     uint32_t queue;
-    // Index of the chain's first descriptor: below the ring's size, and of no other request in
-    // flight on the same queue of a well-behaved driver.
+    // Index of the chain's first descriptor, or of a packed ring the buffer's id: below the ring's
+    // size, and of no other request in flight on the same queue of a well-behaved driver.
     uint32_t head;
 } OutboardRequest;
 

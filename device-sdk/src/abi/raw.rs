@@ -112,8 +112,8 @@ pub struct OutboardRequest {
     pub writable: u32,
     /// The queue's place in its group.
     pub queue: u32,
-    /// Index of the chain's first descriptor: below the ring's size, and of no other request in
-    /// flight on the same queue of a well-behaved driver.
+    /// Index of the chain's first descriptor, or of a packed ring the buffer's id: below the ring's
+    /// size, and of no other request in flight on the same queue of a well-behaved driver.
     pub head: u32,
 }
 

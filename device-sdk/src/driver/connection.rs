@@ -126,7 +126,7 @@ impl Connection {
     }
 
     /// Tells the device all about a queue but its kick eventfd: it is not started.
-    pub fn describe_queue(&mut self, queue: &Queue, base: u16) -> Result<()> {
+    pub fn describe_queue(&mut self, queue: &Queue, base: u32) -> Result<()> {
         let index = usize::from(queue.index());
         let ring = queue.ring();
         let layout = ring.layout();
@@ -141,7 +141,7 @@ impl Connection {
             log_addr: None,
         };
         self.call("SET_VRING_NUM", |f| f.set_vring_num(index, layout.size))?;
-        self.call("SET_VRING_BASE", |f| f.set_vring_base(index, base))?;
+        self.set_base(queue.index(), base)?;
         self.call("SET_VRING_ADDR", |f| f.set_vring_addr(index, &config))?;
         self.call("SET_VRING_CALL", |f| {
             f.set_vring_call(index, queue.call_fd())
@@ -149,6 +149,31 @@ impl Connection {
         self.call("SET_VRING_ERR", |f| {
             f.set_vring_err(index, queue.error_fd())
         })
+    }
+
+    /// `SET_VRING_BASE`, by hand where the base does not fit the crate's 16 bits: a packed ring's.
+    fn set_base(&mut self, index: u16, base: u32) -> Result<()> {
+        const NAME: &str = "SET_VRING_BASE";
+        if let Ok(base) = u16::try_from(base) {
+            return self.call(NAME, |f| f.set_vring_base(index.into(), base));
+        }
+        let ack = if self.reply_ack { raw::NEED_REPLY } else { 0 };
+        let header = raw::Header {
+            request: raw::SET_VRING_BASE,
+            flags: raw::VERSION | ack,
+            size: 8,
+        };
+        let mut payload = u32::from(index).to_ne_bytes().to_vec();
+        payload.extend_from_slice(&base.to_ne_bytes());
+        if ack == 0 {
+            let doing = NAME;
+            return raw::send(&self.stream, header, &payload)
+                .map_err(|source| DriverError::Socket { doing, source });
+        }
+        match self.exchange(NAME, header, &payload)? {
+            0 => Ok(()),
+            _ => Err(DriverError::Refused { request: NAME }),
+        }
     }
 
     /// `SET_VRING_CALL`.
@@ -174,13 +199,9 @@ impl Connection {
         })
     }
 
-    /// `GET_VRING_BASE`: stops the queue; the available index the device would have taken next.
-    pub fn stop_queue(&mut self, index: u16) -> Result<u16> {
-        let base = self.call("GET_VRING_BASE", |f| f.get_vring_base(usize::from(index)))?;
-        u16::try_from(base).map_err(|_| DriverError::Reply {
-            request: "GET_VRING_BASE",
-            reason: format!("{base:#x} is not the index of a split ring"),
-        })
+    /// `GET_VRING_BASE`: stops the queue; where the device would have gone on.
+    pub fn stop_queue(&mut self, index: u16) -> Result<u32> {
+        self.call("GET_VRING_BASE", |f| f.get_vring_base(usize::from(index)))
     }
 
     /// `RESET_DEVICE`.

@@ -45,6 +45,19 @@ impl RingLayout {
         }
     }
 
+    /// The layout of a packed ring of `size` entries: its descriptors, and the driver's and the device's
+    /// event suppression in the places of the available and the used ring.
+    pub fn packed(size: u16) -> Self {
+        let available = (usize::from(size) * DESCRIPTOR_SIZE).next_multiple_of(RING_ALIGN);
+        Self {
+            size,
+            descriptors: 0,
+            available,
+            used: available + RING_ALIGN,
+            len: available + 2 * RING_ALIGN,
+        }
+    }
+
     /// The offset of the index in the available ring, from the ring's start.
     pub fn available_index(&self) -> usize {
         self.available + 2

@@ -1,7 +1,7 @@
 //! A virtio driver in user space: the guest's side of a device, with no guest and no VM.
 //!
 //! A [`Driver`] takes one connected vhost-user stream, negotiates, makes guest memory of memfds,
-//! and runs split rings in it. On top of its [`Queue`]s, [`block`], [`net`] and [`console`] speak the
+//! and runs its rings in it, split ones or, where asked to, packed ones. On top of its [`Queue`]s, [`block`], [`net`] and [`console`] speak the
 //! requests of their device class. Tests use it to drive a device, and to break every rule; since
 //! submitting and polling neither allocate nor enter the kernel unless the device asked for a
 //! kick, it measures a device just as well.
@@ -21,11 +21,13 @@ pub mod memory;
 mod negotiate;
 pub mod net;
 mod notices;
+mod packed;
 mod queue;
 pub mod raw;
 pub mod ring;
 #[cfg(test)]
 mod ring_tests;
+mod split;
 mod window;
 
 use std::os::unix::net::UnixStream;
@@ -40,9 +42,9 @@ pub use memory::{GuestMemory, Window};
 pub use queue::Queue;
 pub use ring::{Segment, Used};
 
-use connection::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES};
+use connection::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_RING_PACKED};
 use layout::{Arena, DESCRIPTOR_SIZE, RING_ALIGN, RingLayout};
-use ring::{IndirectTables, SplitRing};
+use ring::{IndirectTables, PackedRing, Ring, SplitRing};
 
 /// How to set a device up.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct Options {
     pub memory: Vec<(u64, u64)>,
     /// The virtio features wanted, of those offered.
     pub features: u64,
+    /// Packed rings are wanted, if they are offered; split ones otherwise.
+    pub packed: bool,
     /// The protocol features wanted, of those offered and known to the driver. With none wanted,
     /// this is a frontend that knows no protocol features.
     pub protocol: VhostUserProtocolFeatures,
@@ -59,11 +63,12 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Everything the device and this driver can do, and 64 MiB in two regions with a hole between.
+    /// Everything the device and this driver can do on split rings, and 64 MiB in two regions with a hole between.
     fn default() -> Self {
         Self {
             memory: vec![(0, 32 << 20), (4 << 30, 32 << 20)],
             features: u64::MAX,
+            packed: false,
             protocol: VhostUserProtocolFeatures::all(),
             limit: connection::DEFAULT_LIMIT,
         }
@@ -75,7 +80,7 @@ impl Default for Options {
 pub struct QueueOptions {
     /// Entries, a power of two.
     pub size: u16,
-    /// The index the rings begin at.
+    /// The index the rings begin at; how many slots of a packed one have been passed.
     pub base: u16,
     /// Entries in the indirect table of each chain; below 2, none is used. Without effect unless
     /// indirect descriptors were negotiated.
@@ -110,7 +115,9 @@ impl Driver {
 
     /// Negotiates on a connection on which nothing was negotiated yet.
     pub fn over(mut connection: Connection, options: &Options) -> Result<Self> {
-        let negotiated = connection.negotiate(options.features, options.protocol)?;
+        let packed = if options.packed { F_RING_PACKED } else { 0 };
+        let features = options.features & !F_RING_PACKED | packed;
+        let negotiated = connection.negotiate(features, options.protocol)?;
         let memory = GuestMemory::new(&options.memory)?;
         connection.set_memory(&memory)?;
         let arena = Arena::new(&memory);
@@ -190,7 +197,12 @@ impl Driver {
 
     /// Makes the rings of a queue and tells the device all but the kick eventfd: not started.
     pub fn describe_queue(&mut self, index: u16, options: &QueueOptions) -> Result<&mut Queue> {
-        let layout = RingLayout::new(options.size);
+        let packed = self.has(F_RING_PACKED);
+        let layout = if packed {
+            RingLayout::packed(options.size)
+        } else {
+            RingLayout::new(options.size)
+        };
         let memory = self.allocate(layout.len as u64, RING_ALIGN as u64)?;
         let indirect = if self.has(F_INDIRECT_DESC) && options.indirect > 1 {
             let entries = u64::from(options.size) * u64::from(options.indirect);
@@ -203,9 +215,15 @@ impl Driver {
             None
         };
         let event_idx = self.has(F_EVENT_IDX);
-        let ring = SplitRing::new(memory, layout, event_idx, indirect, options.base);
+        let base = options.base;
+        let ring = if packed {
+            Ring::Packed(PackedRing::new(memory, layout, event_idx, indirect, base))
+        } else {
+            Ring::Split(SplitRing::new(memory, layout, event_idx, indirect, base))
+        };
         let queue = Queue::new(index, ring)?;
-        self.connection.describe_queue(&queue, options.base)?;
+        let base = queue.ring().wire_base(base);
+        self.connection.describe_queue(&queue, base)?;
         let slot = usize::from(index);
         if self.queues.len() <= slot {
             self.queues.resize_with(slot + 1, || None);
@@ -263,13 +281,14 @@ impl Driver {
         Ok(())
     }
 
-    /// Stops a queue; the index the device would have gone on at. Its rings are left as they are.
-    pub fn stop_queue(&mut self, index: u16) -> Result<u16> {
+    /// Stops a queue; where the device would have gone on, as `GET_VRING_BASE` has it: of a split ring the
+    /// available index. Its rings are left as they are.
+    pub fn stop_queue(&mut self, index: u16) -> Result<u32> {
         self.connection.stop_queue(index)
     }
 
     /// Starts a stopped queue again on the same rings, at `base`.
-    pub fn resume_queue(&mut self, index: u16, base: u16) -> Result<()> {
+    pub fn resume_queue(&mut self, index: u16, base: u32) -> Result<()> {
         let queue = slot(&mut self.queues, index)?;
         self.connection.describe_queue(queue, base)?;
         self.ready_queue(index)?;

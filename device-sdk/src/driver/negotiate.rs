@@ -93,7 +93,7 @@ impl Connection {
         } else {
             F_VERSION_1 | F_PROTOCOL_FEATURES
         };
-        let unwanted = if simple { F_PROTOCOL_FEATURES } else { 0 } | F_RING_PACKED;
+        let unwanted = if simple { F_PROTOCOL_FEATURES } else { 0 };
         let features = offered & (features & !unwanted | needed);
         self.set_features(features)?;
         Ok(Negotiated {

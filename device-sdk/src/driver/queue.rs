@@ -1,4 +1,4 @@
-//! A split ring with its kick, call and error eventfds.
+//! A ring with its kick, call and error eventfds.
 
 use std::io::{Error as IoError, ErrorKind};
 use std::os::fd::AsRawFd;
@@ -8,13 +8,13 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::error::{DriverError, Result};
-use super::ring::{RingError, Segment, SplitRing, Used};
+use super::ring::{Ring, RingError, Segment, Used};
 
 /// One queue of a device, from the driver's side.
 #[derive(Debug)]
 pub struct Queue {
     index: u16,
-    ring: SplitRing,
+    ring: Ring,
     kick: EventFd,
     call: EventFd,
     error: EventFd,
@@ -24,7 +24,7 @@ pub struct Queue {
 
 impl Queue {
     /// Puts eventfds around a ring.
-    pub fn new(index: u16, ring: SplitRing) -> Result<Self> {
+    pub fn new(index: u16, ring: Ring) -> Result<Self> {
         let (kick, error) = (eventfd(index)?, eventfd(index)?);
         let (call, sleep) = sleeping(index)?;
         Ok(Self {
@@ -50,12 +50,12 @@ impl Queue {
     }
 
     /// The ring itself.
-    pub fn ring(&self) -> &SplitRing {
+    pub fn ring(&self) -> &Ring {
         &self.ring
     }
 
     /// The ring itself, to be filled by hand.
-    pub fn ring_mut(&mut self) -> &mut SplitRing {
+    pub fn ring_mut(&mut self) -> &mut Ring {
         &mut self.ring
     }
 

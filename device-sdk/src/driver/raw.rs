@@ -13,6 +13,8 @@ pub const REPLY: u32 = 1 << 2;
 /// The sender wants an acknowledgement.
 pub const NEED_REPLY: u32 = 1 << 3;
 
+/// `SET_VRING_BASE`, with a queue's index and its base, of 32 bits each.
+pub const SET_VRING_BASE: u32 = 10;
 /// `SET_STATUS`, with a 64-bit status.
 pub const SET_STATUS: u32 = 39;
 /// `GET_STATUS`, answered with a 64-bit status.

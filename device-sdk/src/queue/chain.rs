@@ -5,7 +5,10 @@
 #![allow(unsafe_code)] // Makes segments of what it has translated.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::split::{DESC_INDIRECT, DESC_LEN, DESC_NEXT, DESC_WRITE, Table};
+use super::descriptor::{
+    DESC_INDIRECT, DESC_LEN, DESC_NEXT, DESC_WRITE, Descriptor, Format, Table,
+};
+use super::ring::{Count, WRAP};
 use crate::memory::{Memory, Window};
 use crate::request::Segment;
 
@@ -20,6 +23,10 @@ pub enum ChainError {
     /// A head or `next` points behind the table.
     #[error("descriptor index {0} is behind the end of its table")]
     Index(u16),
+    /// A packed ring's buffer has an id that the ring is too short for. Virtio does not forbid it; devices
+    /// may go by ids, and no driver in use gives such.
+    #[error("buffer id {0} is not below the ring's size")]
+    Id(u16),
     /// More descriptors than allowed: a loop, most likely.
     #[error("the chain has a loop or more than {0} descriptors")]
     TooLong(u16),
@@ -45,80 +52,181 @@ pub enum ChainError {
     },
 }
 
-/// What a walk needs to know of its queue.
-pub(super) struct Walk<'a> {
-    pub(super) memory: &'a Memory,
-    pub(super) window: &'a mut Window,
-    /// Whether `RING_INDIRECT_DESC` was negotiated.
-    pub(super) indirect: bool,
-    /// Most descriptors allowed.
-    pub(super) limit: u16,
+impl ChainError {
+    fn indirect(desc: &Descriptor) -> Self {
+        Self::Indirect {
+            addr: desc.addr,
+            len: desc.len,
+        }
+    }
 }
 
-impl Walk<'_> {
-    /// Appends the chain's segments, readable ones first, and returns how many are readable.
-    /// `segments` must be empty; after an error its content means nothing.
+/// A chain being taken: what is needed to know of its queue, and how far it has come.
+pub(super) struct Walk<'a> {
+    memory: &'a Memory,
+    window: &'a mut Window,
+    /// Whether `RING_INDIRECT_DESC` was negotiated.
+    indirect: bool,
+    /// Most buffers allowed, and how many more.
+    limit: u16,
+    left: u16,
+    segments: &'a mut Vec<Segment>,
+    /// How many segments are readable, once a writable one has come.
+    readable: Option<usize>,
+}
+
+/// What a packed ring's chain says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed {
+    /// How many segments are readable.
+    pub(super) readable: usize,
+    /// The buffer's id, which stands in the last descriptor.
+    pub(super) id: u16,
+    /// Slots of the ring that it takes.
+    pub(super) span: u16,
+}
+
+impl<'a> Walk<'a> {
+    /// A walk of at most `limit` buffers into `segments`, which must be empty: readable ones first. After
+    /// an error its content means nothing.
     #[inline]
-    pub(super) fn run(
-        &mut self,
-        mut table: Table,
-        head: u16,
-        segments: &mut Vec<Segment>,
-    ) -> Result<usize, ChainError> {
+    pub(super) fn new(
+        (memory, window): (&'a Memory, &'a mut Window),
+        indirect: bool,
+        limit: u16,
+        segments: &'a mut Vec<Segment>,
+    ) -> Self {
+        Self {
+            memory,
+            window,
+            indirect,
+            limit,
+            left: limit,
+            segments,
+            readable: None,
+        }
+    }
+
+    /// Takes a split ring's chain: each descriptor says where the next one is. Returns how many segments
+    /// are readable.
+    #[inline]
+    pub(super) fn split(mut self, mut table: Table, head: u16) -> Result<usize, ChainError> {
         let mut index = head;
         let mut inside = false;
-        let mut writing = false;
-        let mut readable = 0;
-        let mut left = self.limit;
         loop {
             let desc = table.get(index).ok_or(ChainError::Index(index))?;
             if desc.flags & DESC_INDIRECT != 0 {
-                if inside || desc.flags & DESC_NEXT != 0 {
-                    return Err(ChainError::Indirect {
-                        addr: desc.addr,
-                        len: desc.len,
-                    });
+                if inside {
+                    return Err(ChainError::indirect(&desc));
                 }
-                table = self.indirect_table(desc.addr, desc.len)?;
+                table = self.indirect_table(&desc, Format::Split)?;
                 inside = true;
                 index = 0;
                 continue;
             }
-            left = left.checked_sub(1).ok_or(ChainError::TooLong(self.limit))?;
-            if desc.flags & DESC_WRITE != 0 {
-                if !writing {
-                    writing = true;
-                    readable = segments.len();
-                }
-            } else if writing {
-                return Err(ChainError::Order);
-            }
-            // A buffer of no bytes has no segment (and its address says nothing).
-            if desc.len != 0 {
-                let push = |host, len| {
-                    // SAFETY: `parts` gives only ranges mapped by `memory`, and the queue keeps
-                    // that table for as long as the request lives.
-                    segments.push(unsafe { Segment::new(host, len) });
-                };
-                if !self.memory.parts(self.window, desc.addr, desc.len, push) {
-                    return Err(ChainError::Address {
-                        addr: desc.addr,
-                        len: desc.len,
-                    });
-                }
-            }
+            self.add(&desc)?;
             if desc.flags & DESC_NEXT == 0 {
-                return Ok(if writing { readable } else { segments.len() });
+                return Ok(self.readable());
             }
             index = desc.next;
         }
     }
 
-    fn indirect_table(&mut self, addr: u64, len: u32) -> Result<Table, ChainError> {
-        let refused = ChainError::Indirect { addr, len };
+    /// Takes a packed ring's chain: its descriptors lie behind each other, from `head` on, in `room` slots
+    /// at most.
+    #[inline]
+    pub(super) fn packed(
+        mut self,
+        table: Table,
+        count: Count,
+        head: u16,
+        room: u16,
+    ) -> Result<Packed, ChainError> {
+        let mut position = head;
+        let mut span = 0u16;
+        loop {
+            if span >= room {
+                return Err(ChainError::TooLong(room));
+            }
+            let slot = position & !WRAP;
+            let desc = table.get(slot).ok_or(ChainError::Index(slot))?;
+            span = span.saturating_add(1);
+            if desc.flags & DESC_INDIRECT != 0 {
+                self.whole(&desc)?;
+            } else {
+                self.add(&desc)?;
+            }
+            if desc.flags & DESC_NEXT == 0 {
+                if u32::from(desc.next) >= table.entries() {
+                    return Err(ChainError::Id(desc.next));
+                }
+                return Ok(Packed {
+                    readable: self.readable(),
+                    id: desc.next,
+                    span,
+                });
+            }
+            position = count.advance(position, 1);
+        }
+    }
+
+    /// Takes all of a packed ring's indirect table. What is chained there is not asked (section 2.8.7).
+    fn whole(&mut self, desc: &Descriptor) -> Result<(), ChainError> {
+        let table = self.indirect_table(desc, Format::Packed)?;
+        let entries = u16::try_from(table.entries()).unwrap_or(u16::MAX);
+        if entries > self.left {
+            return Err(ChainError::TooLong(self.limit));
+        }
+        for index in 0..entries {
+            let inner = table.get(index).ok_or(ChainError::Index(index))?;
+            if inner.flags & DESC_INDIRECT != 0 {
+                return Err(ChainError::indirect(&inner));
+            }
+            self.add(&inner)?;
+        }
+        Ok(())
+    }
+
+    /// Takes one buffer.
+    #[inline]
+    fn add(&mut self, desc: &Descriptor) -> Result<(), ChainError> {
+        self.left = self
+            .left
+            .checked_sub(1)
+            .ok_or(ChainError::TooLong(self.limit))?;
+        if desc.flags & DESC_WRITE != 0 {
+            self.readable.get_or_insert(self.segments.len());
+        } else if self.readable.is_some() {
+            return Err(ChainError::Order);
+        }
+        // A buffer of no bytes has no segment (and its address says nothing).
+        if desc.len != 0 {
+            let push = |host, len| {
+                // SAFETY: `parts` gives only ranges mapped by `memory`, and the queue keeps
+                // that table for as long as the request lives.
+                self.segments.push(unsafe { Segment::new(host, len) });
+            };
+            if !self.memory.parts(self.window, desc.addr, desc.len, push) {
+                return Err(ChainError::Address {
+                    addr: desc.addr,
+                    len: desc.len,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn readable(&self) -> usize {
+        self.readable.unwrap_or(self.segments.len())
+    }
+
+    /// The table that a descriptor of the ring names.
+    fn indirect_table(&mut self, desc: &Descriptor, format: Format) -> Result<Table, ChainError> {
+        let Descriptor { addr, len, .. } = *desc;
         let entries = len / DESC_LEN;
-        if !self.indirect || len == 0 || !len.is_multiple_of(DESC_LEN) {
-            return Err(refused);
+        let whole = len != 0 && len.is_multiple_of(DESC_LEN);
+        if !self.indirect || !whole || desc.flags & DESC_NEXT != 0 {
+            return Err(ChainError::indirect(desc));
         }
         // Drivers allocate the table in one piece, which never straddles two regions.
         let host = match self.window.translate(addr, u64::from(len)) {
@@ -129,6 +237,6 @@ impl Walk<'_> {
                 .ok_or(ChainError::Address { addr, len })?,
         };
         // SAFETY: translated just now, and `memory` outlives the walk.
-        Ok(unsafe { Table::new(host, entries) })
+        Ok(unsafe { Table::new(host, entries, format) })
     }
 }

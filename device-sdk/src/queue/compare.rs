@@ -14,7 +14,7 @@ use virtio_queue::mock::{AvailRing, DescriptorTable, UsedRing};
 use virtio_queue::{Queue as RefQueue, QueueT};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
-use super::split::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
+use super::descriptor::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
 use super::*;
 use crate::memory::{Region, RegionLayout};
 use crate::request::Segment;
@@ -107,6 +107,7 @@ impl Guest {
                 size: SIZE,
                 addresses: Self::addresses(),
                 base: 0,
+                packed: false,
                 event_idx,
                 indirect: true,
             })
@@ -292,7 +293,7 @@ proptest! {
             ring.used.idx().store(start);
         }
         let mut queue = ours.queue(event_idx);
-        queue.start(RingStart { base: start, ..queue.start.unwrap() }).unwrap();
+        queue.start(RingStart { base: start.into(), ..queue.start.unwrap() }).unwrap();
         let call = eventfd();
         queue.set_call(Some(call.try_clone().unwrap()));
 

@@ -6,33 +6,64 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::split::SplitRing;
+use super::ring::{Count, Ring, WRAP};
 use super::{Phase, Queue, RingAddresses, RingError};
 use crate::memory::{Memory, Window};
 
 /// How a ring is started.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RingStart {
-    /// Entries, a power of two.
-    pub(crate) size: u16,
+pub struct RingStart {
+    /// Entries: at most 32768, and of a split ring a power of two.
+    pub size: u16,
     /// Where its parts lie.
-    pub(crate) addresses: RingAddresses,
-    /// Free-running available index of the first chain to take.
-    pub(crate) base: u16,
+    pub addresses: RingAddresses,
+    /// Where to go on, as vhost-user's `SET_VRING_BASE` has it. Of a split ring the available index of the
+    /// first chain to take, free-running. Of a packed one the available position in the low half and the
+    /// used one in the high half, each a slot with the wrap counter in bit 15; with zeros there, both are
+    /// the same.
+    pub base: u32,
+    /// `RING_PACKED` was negotiated.
+    pub packed: bool,
     /// `RING_EVENT_IDX` was negotiated.
-    pub(crate) event_idx: bool,
+    pub event_idx: bool,
     /// `RING_INDIRECT_DESC` was negotiated.
-    pub(crate) indirect: bool,
+    pub indirect: bool,
+}
+
+impl RingStart {
+    fn count(&self) -> Count {
+        if self.packed {
+            Count::Laps { size: self.size }
+        } else {
+            Count::Free
+        }
+    }
 }
 
 impl Queue {
     /// Sets the ring up. It runs once it is also [enabled](Self::set_enabled).
     pub(crate) fn start(&mut self, start: RingStart) -> Result<(), RingError> {
-        let ring = SplitRing::new(self.leases.memory(), start.size, start.addresses)?;
-        self.used = ring.used_index();
-        self.next = start.base;
-        self.filled = start.base;
-        self.looked = start.base;
+        let RingStart { packed, size, .. } = start;
+        let ring = Ring::new(self.leases.memory(), packed, size, start.addresses)?;
+        let next = start.base as u16;
+        self.used = match &ring {
+            Ring::Split(ring) => ring.used_index(),
+            Ring::Packed(ring) => {
+                // Some frontends (those of DPDK and SPDK) name the available position alone.
+                let used = match (start.base >> 16) as u16 {
+                    0 => next,
+                    used => used,
+                };
+                let inside = |position: u16| position & !WRAP < size;
+                if !inside(used) || !inside(next) || ring.count().distance(used, next) > size {
+                    return Err(RingError::Base(start.base));
+                }
+                used
+            }
+        };
+        self.next = next;
+        self.filled = next;
+        self.looked = next;
         self.unpublished.clear();
         self.phase = Phase::Serving;
         self.kicks = true;
@@ -50,11 +81,12 @@ impl Queue {
             return Ok(());
         };
         self.ring = None;
-        let ring = SplitRing::new(self.leases.memory(), start.size, start.addresses)?;
+        let RingStart { packed, size, .. } = start;
+        let mut ring = Ring::new(self.leases.memory(), packed, size, start.addresses)?;
         let old = self.used;
-        for (head, written) in self.unpublished.drain(..) {
-            ring.write_used(self.used, head, written);
-            self.used = self.used.wrapping_add(1);
+        for answer in self.unpublished.drain(..) {
+            ring.write_used(self.used, answer.id, answer.written);
+            self.used = ring.count().advance(self.used, answer.span);
         }
         self.ring = Some(ring);
         self.publish(old);
@@ -93,9 +125,9 @@ impl Queue {
         let Some(ring) = &self.ring else {
             return false;
         };
-        let index = ring.avail_index();
-        let news = index != self.looked;
-        self.looked = index;
+        let position = ring.available(self.used, self.looked);
+        let news = position != self.looked;
+        self.looked = position;
         news
     }
 
@@ -127,12 +159,18 @@ impl Queue {
         }
     }
 
-    /// Ends the ring's run. Returns the available index from which whoever comes next must go on:
-    /// behind the last chain completed, before those given back.
-    pub(crate) fn stop(&mut self) -> u16 {
+    /// How positions are counted.
+    pub(super) fn count(&self) -> Count {
+        self.start.map_or(Count::Free, |start| start.count())
+    }
+
+    /// Ends the ring's run. Returns the base from which whoever comes next must go on: behind the last
+    /// chain completed, before those given back.
+    pub(crate) fn stop(&mut self) -> u32 {
+        let count = self.count();
         while let Some(last) = self.returned.pop_back() {
             let last = last.chain;
-            if last.position == self.next.wrapping_sub(1) {
+            if count.advance(last.position, last.span) == self.next {
                 self.next = last.position;
             } else {
                 warn!(
@@ -149,28 +187,19 @@ impl Queue {
         }
         self.ring = None;
         self.start = None;
-        self.next
+        match count {
+            Count::Free => u32::from(self.next),
+            Count::Laps { .. } => u32::from(self.next) | u32::from(self.used) << 16,
+        }
     }
 }
 
-/// For the fuzz targets: a queue that no session has set up.
-#[cfg(fuzzing)]
+/// For fuzzing and measuring the engine alone: a queue that no session has set up.
 impl Queue {
-    /// An enabled queue on a ring. `base`: the free-running available index of the first chain.
-    pub fn on_ring(
-        memory: Arc<Memory>,
-        (size, addresses): (u16, RingAddresses),
-        base: u16,
-        (event_idx, indirect): (bool, bool),
-    ) -> Result<Self, RingError> {
+    /// An enabled queue on a ring.
+    pub fn on_ring(memory: Arc<Memory>, start: RingStart) -> Result<Self, RingError> {
         let mut queue = Self::new(0, memory);
-        queue.start(RingStart {
-            size,
-            addresses,
-            base,
-            event_idx,
-            indirect,
-        })?;
+        queue.start(start)?;
         queue.set_enabled(true);
         Ok(queue)
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use virtio_queue::desc::{RawDescriptor, split::Descriptor as RefDescriptor};
 
 use super::compare::{Guest, Ring, SIZE};
-use super::split::{DESC_NEXT, DESC_WRITE};
+use super::descriptor::{DESC_NEXT, DESC_WRITE};
 
 const ROUNDS: u32 = 1_000_000;
 

@@ -12,11 +12,16 @@ mod compare;
 mod control;
 #[cfg(test)]
 mod cost;
+mod descriptor;
 mod error;
 mod foresight;
 mod lease;
 mod notify;
+mod packed;
+#[cfg(test)]
+mod packed_tests;
 mod remote;
+mod ring;
 mod split;
 mod stream;
 #[cfg(test)]
@@ -29,20 +34,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tracing::warn;
 
 pub use chain::ChainError;
-pub(crate) use control::RingStart;
+pub use control::RingStart;
 pub use error::QueueError;
 pub(crate) use remote::Remote;
-pub use split::{MAX_SIZE, RingAddresses, RingError};
+pub use ring::{MAX_SIZE, RingAddresses, RingError};
 pub(crate) use stream::SharedGroup;
 pub use stream::{RequestStream, StreamRequest};
 
 use crate::memory::{Memory, Window};
 use crate::request::{Chain, Request};
-use chain::Walk;
+use chain::{Packed, Walk};
 use foresight::Foresight;
 use lease::Leases;
 use notify::Notify;
-use split::SplitRing;
+use ring::Ring;
 
 /// Segment lists kept for reuse are no longer than this, so that one long chain does not cost
 /// its memory for ever.
@@ -62,28 +67,36 @@ enum Phase {
     Broken,
 }
 
+/// An answer that is not in the ring yet.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    id: u16,
+    written: u32,
+    span: u16,
+}
+
 /// One virtqueue, as its worker sees it. Lives on the worker's thread.
 #[derive(Debug)]
 pub struct Queue {
     index: u16,
     /// Tells this queue's requests from those of any other in the process.
     origin: u32,
-    ring: Option<SplitRing>,
+    ring: Option<Ring>,
     start: Option<RingStart>,
     enabled: bool,
     phase: Phase,
     /// The worker wants to be called for kicks.
     kicks: bool,
-    /// Next chain to take, as a free-running available index.
+    /// Position of the next chain to take.
     next: u16,
-    /// Available index up to which chains are known to be there.
+    /// Up to where chains are known to be there.
     filled: u16,
-    /// Available index at the last look: only news beyond it call the worker.
+    /// Up to where they were at the last look: only news beyond it call the worker.
     looked: u16,
-    /// Next used entry to write, free-running.
+    /// Position of the next answer to write.
     used: u16,
-    /// Answers that came while the ring's memory was away: head and bytes written.
-    unpublished: Vec<(u16, u32)>,
+    /// Answers that came while the ring's memory was away.
+    unpublished: Vec<Answer>,
     /// Requests taken and given back, oldest first.
     returned: VecDeque<Request>,
     leases: Leases,
@@ -134,7 +147,7 @@ impl Queue {
     /// Ring size in entries: the most requests that can be in flight. 0 while not set up.
     pub fn size(&self) -> u16 {
         match &self.remote {
-            None => self.ring.as_ref().map_or(0, SplitRing::size),
+            None => self.ring.as_ref().map_or(0, Ring::size),
             Some(remote) => remote.size(),
         }
     }
@@ -163,50 +176,46 @@ impl Queue {
         if self.phase == Phase::Broken {
             return Err(QueueError::Broken { queue: self.index });
         }
-        let Some(ring) = &self.ring else {
+        if self.ring.is_none() {
             return self.pop_remote();
-        };
+        }
         if !self.enabled || self.phase == Phase::Draining {
             return Ok(None);
         }
         if let Some(request) = self.returned.pop_front() {
             return Ok(Some(request));
         }
-        if self.next == self.filled {
-            let index = ring.avail_index();
-            self.looked = index;
-            // A driver offers a descriptor again only once it has it back, so that no more than a
-            // ring of them is out; a hostile one could otherwise have a device hold any number.
-            let offered = usize::from(index.wrapping_sub(self.next));
-            if offered.saturating_add(self.leases.requests()) > usize::from(ring.size()) {
-                self.phase = Phase::Broken;
-                return Err(QueueError::AvailableIndex {
-                    queue: self.index,
-                    index,
-                    next: self.next,
-                });
-            }
-            self.filled = index;
-            if index == self.next {
-                return Ok(None);
-            }
-            for ahead in 0..index.wrapping_sub(self.next).min(AHEAD) {
-                self.foresee(ring, self.next.wrapping_add(ahead));
-            }
+        if self.next == self.filled && !self.refill()? {
+            return Ok(None);
         }
-        if self.filled.wrapping_sub(self.next) > AHEAD {
-            self.foresee(ring, self.next.wrapping_add(AHEAD));
-        }
-        let head = ring.avail_head(self.next);
+        let Some(ring) = &self.ring else {
+            return Ok(None);
+        };
+        self.foresee(ring, AHEAD);
         let mut chain = self.pool.pop().unwrap_or_default();
-        let walked = Walk {
-            memory: self.leases.memory(),
-            window: &mut self.window,
-            indirect: self.start.is_some_and(|start| start.indirect),
-            limit: ring.size().max(chain::MAX_DESCRIPTORS),
-        }
-        .run(ring.table(), head, &mut chain.segments);
-        chain.readable = walked.map_err(|source| {
+        let indirect = self.start.is_some_and(|start| start.indirect);
+        let limit = ring.size().max(chain::MAX_DESCRIPTORS);
+        let memory = (self.leases.memory(), &mut self.window);
+        let walk = Walk::new(memory, indirect, limit, &mut chain.segments);
+        let position = self.next;
+        let (head, walked) = match ring {
+            Ring::Split(ring) => {
+                let head = ring.avail_head(position);
+                let readable = walk.split(ring.table(), head);
+                let walked = readable.map(|readable| Packed {
+                    readable,
+                    id: head,
+                    span: 1,
+                });
+                (head, walked)
+            }
+            Ring::Packed(ring) => {
+                let count = ring.count();
+                let room = ring.room(self.used, position);
+                (position, walk.packed(ring.table(), count, position, room))
+            }
+        };
+        let Packed { readable, id, span } = walked.map_err(|source| {
             self.phase = Phase::Broken;
             QueueError::Chain {
                 queue: self.index,
@@ -214,11 +223,22 @@ impl Queue {
                 source,
             }
         })?;
-        self.foresight.note(head, &chain.segments);
-        let position = self.next;
-        self.next = position.wrapping_add(1);
+        let count = ring.count();
+        let after = count.advance(position, span);
+        if span > 1 {
+            // A packed chain's slots are there with its first one, whatever their flags say.
+            for known in [&mut self.filled, &mut self.looked] {
+                if count.distance(position, *known) < span {
+                    *known = after;
+                }
+            }
+        }
+        self.next = after;
+        self.foresight.note(id, &chain.segments);
         self.leases.take();
-        chain.head = head;
+        chain.readable = readable;
+        chain.head = id;
+        chain.span = span;
         chain.position = position;
         chain.queue = self.index;
         chain.generation = self.leases.generation();
@@ -226,12 +246,47 @@ impl Queue {
         Ok(Some(Request { chain }))
     }
 
-    /// Asks for what the chain at this position needs.
+    /// Looks for chains beyond those known. False when there are none.
     #[inline]
-    fn foresee(&self, ring: &SplitRing, position: u16) {
-        let head = ring.avail_head(position);
-        ring.table().prefetch(head);
-        self.foresight.ask(head);
+    fn refill(&mut self) -> Result<bool, QueueError> {
+        let Some(ring) = &self.ring else {
+            return Ok(false);
+        };
+        let position = ring.available(self.used, self.next);
+        self.looked = position;
+        let offered = ring.count().distance(self.next, position);
+        if let Ring::Split(ring) = ring {
+            // A driver offers a descriptor again only once it has it back, so that no more than a
+            // ring of them is out; a hostile one could otherwise have a device hold any number.
+            if usize::from(offered).saturating_add(self.leases.requests())
+                > usize::from(ring.size())
+            {
+                self.phase = Phase::Broken;
+                return Err(QueueError::AvailableIndex {
+                    queue: self.index,
+                    index: position,
+                    next: self.next,
+                });
+            }
+        }
+        self.filled = position;
+        for ahead in 0..AHEAD {
+            self.foresee(ring, ahead);
+        }
+        Ok(offered > 0)
+    }
+
+    /// Asks for what the chain `ahead` of the next one needs, if it is there. A packed ring's descriptors
+    /// lie behind each other, which the processor sees by itself.
+    #[inline]
+    fn foresee(&self, ring: &Ring, ahead: u16) {
+        if let Ring::Split(ring) = ring
+            && self.filled.wrapping_sub(self.next) > ahead
+        {
+            let head = ring.avail_head(self.next.wrapping_add(ahead));
+            ring.table().prefetch(head);
+            self.foresight.ask(head);
+        }
     }
 
     /// Answers requests, each with the number of bytes written to it (which says nothing about
@@ -254,11 +309,15 @@ impl Queue {
                 foreign = true;
                 continue;
             }
-            if let Some(ring) = &self.ring {
+            if let Some(ring) = &mut self.ring {
                 ring.write_used(self.used, chain.head, written);
-                self.used = self.used.wrapping_add(1);
+                self.used = ring.count().advance(self.used, chain.span);
             } else {
-                self.unpublished.push((chain.head, written));
+                self.unpublished.push(Answer {
+                    id: chain.head,
+                    written,
+                    span: chain.span,
+                });
             }
             self.leases.release(chain.generation);
             if chain.segments.capacity() <= POOLED_SEGMENTS {
@@ -273,11 +332,11 @@ impl Queue {
         Ok(())
     }
 
-    /// Shows the driver the used entries from `old` on.
+    /// Shows the driver the answers from `old` on.
     #[inline]
     fn publish(&mut self, old: u16) {
         if self.used != old
-            && let Some(ring) = &self.ring
+            && let Some(ring) = &mut self.ring
         {
             ring.publish(self.used);
             self.notify.published(ring, old, self.used);
@@ -298,7 +357,8 @@ impl Queue {
             return remote.give_back(request.chain.token);
         }
         // Oldest first, however they come back.
-        let age = |r: &Request| self.next.wrapping_sub(r.chain.position);
+        let count = self.count();
+        let age = |r: &Request| count.distance(r.chain.position, self.next);
         let at = self.returned.partition_point(|r| age(r) > age(&request));
         self.returned.insert(at, request);
     }

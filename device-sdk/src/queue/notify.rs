@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::io::Write;
 
-use super::split::SplitRing;
+use super::ring::{Ring, Wish};
 
-/// The decisions of one queue about notifications, by `EVENT_IDX` or by the rings' flags.
+/// The decisions of one queue about notifications, by `EVENT_IDX` or by flags.
 #[derive(Debug, Default)]
 pub(super) struct Notify {
     /// `RING_EVENT_IDX` was negotiated.
@@ -18,8 +18,8 @@ pub(super) struct Notify {
     /// Nothing has been published since the start: an earlier server of this ring may have died
     /// between publishing and interrupting.
     fresh: bool,
-    /// What the used ring's flags ask for, once they were written (without `EVENT_IDX`).
-    kicks: Option<bool>,
+    /// What flags the ring was told, if that is known.
+    told: Option<Wish>,
 }
 
 impl Notify {
@@ -28,18 +28,18 @@ impl Notify {
         self.fresh = true;
         self.missed = false;
         // Whoever served the ring before may have left it so.
-        self.kicks = None;
+        self.told = None;
     }
 
-    /// Interrupts the driver if it asked for it, after the used index went from `old` to `new`.
-    pub(super) fn published(&mut self, ring: &SplitRing, old: u16, new: u16) {
-        // The used index must be visible before the driver's wish is read, or both sides may
+    /// Interrupts the driver if it asked for it, after the used position went from `old` to `new`.
+    pub(super) fn published(&mut self, ring: &Ring, old: u16, new: u16) {
+        // What was used must be visible before the driver's wish is read, or both sides may
         // decide that the other one will look.
-        SplitRing::full_barrier();
-        let wanted = if self.event_idx {
-            crossed(ring.used_event(), old, new)
-        } else {
-            ring.driver_wants_interrupts()
+        Ring::full_barrier();
+        let wanted = match ring.driver_wish(self.event_idx) {
+            Wish::Always => true,
+            Wish::Never => false,
+            Wish::At(event) => ring.count().passed(event, old, new),
         };
         if wanted || self.fresh {
             self.fresh = false;
@@ -66,50 +66,28 @@ impl Notify {
 
     /// The worker is about to sleep: ask for a kick behind `seen`. The caller must look at the
     /// ring once more afterwards.
-    pub(super) fn arm(&mut self, ring: &SplitRing, seen: u16) {
+    pub(super) fn arm(&mut self, ring: &Ring, seen: u16) {
         if self.event_idx {
-            ring.set_avail_event(seen);
+            ring.tell(Wish::At(seen));
+            self.told = None;
         } else {
-            self.ask(ring, true);
+            self.tell(ring, Wish::Always);
         }
-        SplitRing::full_barrier();
+        Ring::full_barrier();
     }
 
-    /// The worker is awake, or wants no kicks. With `EVENT_IDX` there is nothing to do: the event
-    /// index stays behind and the driver does not pass it again.
-    pub(super) fn disarm(&mut self, ring: &SplitRing) {
-        if !self.event_idx {
-            self.ask(ring, false);
+    /// The worker is awake, or wants no kicks. On a split ring with `EVENT_IDX` there is nothing to do: the
+    /// event index stays behind and the driver does not pass it again.
+    pub(super) fn disarm(&mut self, ring: &Ring) {
+        if !self.event_idx || matches!(ring, Ring::Packed(_)) {
+            self.tell(ring, Wish::Never);
         }
     }
 
-    fn ask(&mut self, ring: &SplitRing, kicks: bool) {
-        if self.kicks != Some(kicks) {
-            ring.want_kicks(kicks);
-            self.kicks = Some(kicks);
+    fn tell(&mut self, ring: &Ring, wish: Wish) {
+        if self.told != Some(wish) {
+            ring.tell(wish);
+            self.told = Some(wish);
         }
-    }
-}
-
-/// Whether an index that went from `old` to `new` has passed `event` (virtio 1.2, 2.7.10.2).
-fn crossed(event: u16, old: u16, new: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::crossed;
-
-    #[test]
-    fn an_event_index_is_crossed_once() {
-        // One entry published at 5: the driver waits for index 5 to be passed.
-        assert!(crossed(5, 5, 6));
-        assert!(!crossed(6, 5, 6));
-        assert!(!crossed(4, 5, 6));
-        // A batch over the wrap-around.
-        assert!(crossed(0xffff, 0xfffe, 2));
-        assert!(crossed(1, 0xfffe, 2));
-        assert!(!crossed(2, 0xfffe, 2));
-        assert!(!crossed(0, 7, 7));
     }
 }

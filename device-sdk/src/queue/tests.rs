@@ -5,7 +5,7 @@ use virtio_queue::desc::{RawDescriptor, split::Descriptor as RefDescriptor};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::compare::{Guest, Ring, SIZE, TABLES, USED};
-use super::split::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
+use super::descriptor::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
 use super::*;
 
 fn store(ring: &Ring<'_>, index: u16, addr: u64, len: u32, flags: u16, next: u16) {

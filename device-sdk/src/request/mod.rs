@@ -102,10 +102,12 @@ pub(crate) struct Chain {
     pub(crate) segments: Vec<Segment>,
     /// How many of `segments` are device-readable.
     pub(crate) readable: usize,
-    /// Index of the chain's first descriptor: its name in the used ring.
+    /// Index of the chain's first descriptor, or a packed ring's buffer id: its name when it is used.
     pub(crate) head: u16,
-    /// Where the chain stood in the available ring, as a free-running index.
+    /// Where the chain stood in the ring.
     pub(crate) position: u16,
+    /// How many positions it takes: one in a split ring, one a descriptor in a packed one.
+    pub(crate) span: u16,
     /// Index of the queue it came from.
     pub(crate) queue: u16,
     /// The engine's name for the memory table that `segments` points into.
@@ -117,8 +119,8 @@ pub(crate) struct Chain {
 }
 
 impl Request {
-    /// Index of the chain's first descriptor, unique among the requests in flight on one queue
-    /// of a well-behaved guest. Below the queue size.
+    /// Index of the chain's first descriptor, or of a packed ring the buffer's id: unique among the
+    /// requests in flight on one queue of a well-behaved guest. Below the queue size.
     pub fn head(&self) -> u16 {
         self.chain.head
     }

@@ -63,9 +63,16 @@ impl<D: Device> State<'_, D> {
         started
     }
 
+    /// The base of a ring that nobody has used: of a packed one both wrap counters begin as 1.
+    fn first_base(&self) -> u32 {
+        if self.is_packed() { 0x8000_8000 } else { 0 }
+    }
+
     /// Hands the ring to its group's worker, if all that it needs is known.
     fn start_ring(&mut self, index: u32) -> Result<(), Refused> {
         let acked = self.acked;
+        let packed = self.is_packed();
+        let first = self.first_base();
         let vring = self.vring(index)?;
         let (Some(size), Some(addresses), Some(kick)) = (vring.size, vring.addresses, &vring.kick)
         else {
@@ -74,7 +81,8 @@ impl<D: Device> State<'_, D> {
         let start = RingStart {
             size,
             addresses,
-            base: vring.base,
+            base: vring.base.unwrap_or(first),
+            packed,
             event_idx: acked & EVENT_IDX != 0,
             indirect: acked & INDIRECT_DESC != 0,
         };
@@ -97,13 +105,14 @@ impl<D: Device> State<'_, D> {
 
     /// Stops a ring and says where it would have gone on. Its group stops with it, finishing what
     /// is in flight; rings of the group that still run are started again.
-    pub(super) fn stop_ring(&mut self, index: u32) -> Result<u16, Refused> {
+    pub(super) fn stop_ring(&mut self, index: u32) -> Result<u32, Refused> {
         let group = self.group_of(index).ok_or(Refused::NoSuchQueue(index))?;
         self.stop_group(group);
+        let first = self.first_base();
         let vring = self.vring(index)?;
         // A stopped ring starts again with the next kick descriptor.
         vring.kick = None;
-        let base = vring.base;
+        let base = vring.base.unwrap_or(first);
         let rest = self.groups.get(group).map(|group| group.queues.clone());
         for ring in rest.into_iter().flatten() {
             if let Err(error) = self.try_start(u32::from(ring)) {
@@ -130,7 +139,7 @@ impl<D: Device> State<'_, D> {
             if std::mem::take(&mut vring.running)
                 && let Some(base) = base
             {
-                vring.base = base;
+                vring.base = Some(base);
             }
         }
         if let Some(worker) = stopped.worker {

@@ -121,7 +121,7 @@ impl<D: Device> VhostUserBackendReqHandlerMut for State<'_, D> {
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         let base = self.stop_ring(index).map_err(|_| Error::InvalidParam)?;
-        Ok(VhostUserVringState::new(index, u32::from(base)))
+        Ok(VhostUserVringState::new(index, base))
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {

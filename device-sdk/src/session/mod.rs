@@ -69,7 +69,7 @@ enum Refused {
     ProtocolFeatures(u64),
     #[error("{0} cannot change while rings run")]
     Running(&'static str),
-    #[error("{size} is no ring size: a power of two up to {most} is")]
+    #[error("{size} is no ring size: 1 to {most} is, and of a split ring only a power of two")]
     Size { size: u32, most: u16 },
     #[error("{0} is no base of a split ring")]
     Base(u32),

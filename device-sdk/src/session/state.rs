@@ -22,17 +22,20 @@ pub(super) const EVENT_IDX: u64 = 1 << 29;
 /// `VIRTIO_F_VERSION_1`, which a device may insist on (virtio 1.2, section 6.2): without it headers
 /// and layouts are those of before virtio 1.0.
 pub(super) const VERSION_1: u64 = 1 << 32;
+/// `VIRTIO_F_RING_PACKED`.
+const RING_PACKED: u64 = 1 << 34;
 /// Not a virtio feature: the frontend and this side speak the vhost-user extensions.
 pub(super) const PROTOCOL_FEATURES: u64 = 1 << 30;
 /// The engine's bits; all others are the device's.
-const ENGINE: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1 | PROTOCOL_FEATURES;
+const ENGINE: u64 = INDIRECT_DESC | EVENT_IDX | RING_PACKED | VERSION_1 | PROTOCOL_FEATURES;
 
 /// What the frontend has said of one ring.
 #[derive(Debug, Default)]
 pub(super) struct Vring {
     pub(super) size: Option<u16>,
     pub(super) addresses: Option<RingAddresses>,
-    pub(super) base: u16,
+    /// As `SET_VRING_BASE` has it, if it was said.
+    pub(super) base: Option<u32>,
     pub(super) kick: Option<File>,
     pub(super) call: Option<File>,
     pub(super) enabled: bool,
@@ -186,13 +189,14 @@ impl<'d, D: Device> State<'d, D> {
 
     pub(super) fn set_size(&mut self, index: u32, size: u32) -> Result<(), Refused> {
         let most = self.device.max_queue_size();
+        let packed = self.is_packed();
         let vring = self.vring(index)?;
         if vring.running {
             return Err(Refused::Running("the ring's size"));
         }
         let size = u16::try_from(size)
             .ok()
-            .filter(|size| size.is_power_of_two() && *size <= most)
+            .filter(|size| (packed || size.is_power_of_two()) && *size > 0 && *size <= most)
             .ok_or(Refused::Size { size, most })?;
         vring.size = Some(size);
         self.try_start(index)
@@ -208,12 +212,20 @@ impl<'d, D: Device> State<'d, D> {
         self.try_start(index)
     }
 
+    pub(super) fn is_packed(&self) -> bool {
+        self.acked & RING_PACKED != 0
+    }
+
     pub(super) fn set_base(&mut self, index: u32, base: u32) -> Result<(), Refused> {
+        let packed = self.is_packed();
         let vring = self.vring(index)?;
         if vring.running {
             return Err(Refused::Running("the ring's base"));
         }
-        vring.base = u16::try_from(base).map_err(|_| Refused::Base(base))?;
+        if !packed && u16::try_from(base).is_err() {
+            return Err(Refused::Base(base));
+        }
+        vring.base = Some(base);
         Ok(())
     }
 

@@ -16,6 +16,8 @@ use crate::driver::{Driver, DriverError, Options, Queue, QueueOptions, Segment, 
 pub struct Setup {
     /// Virtio features wanted, of those offered.
     pub features: u64,
+    /// Packed rings wanted, if they are offered.
+    pub packed: bool,
     /// Protocol features wanted, of those offered; none for a frontend that knows none.
     pub protocol: Protocol,
     /// Entries in the probe's ring.
@@ -27,10 +29,11 @@ pub struct Setup {
 }
 
 impl Default for Setup {
-    /// Every feature, 64 entries from index 0, with no indirect tables.
+    /// Every feature of split rings, 64 entries from index 0, with no indirect tables.
     fn default() -> Self {
         Self {
             features: u64::MAX,
+            packed: false,
             protocol: Protocol::all(),
             size: 64,
             base: 0,
@@ -87,6 +90,7 @@ impl Bench {
         let limit = endpoint.limit();
         let options = Options {
             features: setup.features,
+            packed: setup.packed,
             protocol: setup.protocol,
             limit,
             ..Options::default()

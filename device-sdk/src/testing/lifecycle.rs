@@ -16,7 +16,7 @@ pub fn stops_at_the_index_it_would_go_on_at(endpoint: &mut dyn Endpoint) -> Outc
         done += count;
         let base = bench.driver.stop_queue(index)?;
         ensure!(
-            base == done,
+            base == u32::from(done),
             "the queue stopped at {base} after {done} requests"
         );
         let again = bench.driver.stop_queue(index)?;
@@ -49,13 +49,13 @@ pub fn loses_nothing_when_stopped_with_requests_in_flight(endpoint: &mut dyn End
             completed.extend(bench.collect(count / 2)?);
         }
         let base = bench.driver.stop_queue(index)?;
-        let used = bench.queue()?.ring().device_used();
+        let used = bench.queue()?.ring().split().device_used();
         ensure!(
-            base == used,
+            base == u32::from(used),
             "the queue stopped at {base} with the used index at {used}"
         );
         completed.extend(bench.collect_now()?);
-        let settled = bench.settle(|b| Ok(b.queue()?.ring().device_used() != used))?;
+        let settled = bench.settle(|b| Ok(b.queue()?.ring().split().device_used() != used))?;
         ensure!(!settled, "a request was completed on a stopped queue");
         bench.driver.resume_queue(index, base)?;
         let left = count - completed.len() as u16;
@@ -114,9 +114,9 @@ pub fn gives_back_buffers_it_has_no_use_for_yet(endpoint: &mut dyn Endpoint) -> 
             queue.flush()?;
             bench.round_trips(2)?;
             let base = bench.driver.stop_queue(index)?;
-            let used = bench.driver.queue(index)?.ring().device_used();
+            let used = bench.driver.queue(index)?.ring().split().device_used();
             ensure!(
-                base == used,
+                base == u32::from(used),
                 "queue {index} stopped at {base} with the used index at {used}"
             );
             bench.driver.resume_queue(index, base)?;
@@ -139,7 +139,7 @@ pub fn starts_at_any_index(endpoint: &mut dyn Endpoint) -> Outcome {
             let stopped = bench.driver.stop_queue(bench.expected.probe.queue)?;
             let expected = base.wrapping_add(40);
             ensure!(
-                stopped == expected,
+                stopped == u32::from(expected),
                 "40 requests from {base} end at {stopped}"
             );
         }
@@ -209,8 +209,8 @@ fn still(bench: &mut Bench, when: &str) -> Outcome {
     if bench.expected.probe.writable == 0 {
         return Ok(());
     }
-    let base = bench.queue()?.ring().used();
-    let moved = bench.settle(|b| Ok(b.queue()?.ring().device_used() != base))?;
+    let base = bench.queue()?.ring().split().used();
+    let moved = bench.settle(|b| Ok(b.queue()?.ring().split().device_used() != base))?;
     ensure!(!moved, "the queue completed requests {when}");
     Ok(())
 }
@@ -246,7 +246,7 @@ pub fn leaves_queues_alone_that_were_not_started(endpoint: &mut dyn Endpoint) ->
     bench.settle(|_| Ok(false))?;
     for &index in &watched {
         let ring = bench.driver.queue(index)?.ring();
-        let used = ring.device_used();
+        let used = ring.split().device_used();
         ensure!(
             used == 0,
             "queue {index} was used {used} times but never started"
@@ -264,7 +264,7 @@ pub fn leaves_queues_alone_that_were_not_started(endpoint: &mut dyn Endpoint) ->
     bench.collect(1)?;
     bench.round_trips(20)?;
     for &index in &watched {
-        let used = bench.driver.queue(index)?.ring().device_used();
+        let used = bench.driver.queue(index)?.ring().split().device_used();
         ensure!(
             used == 0,
             "queue {index} was used {used} times while another ran"

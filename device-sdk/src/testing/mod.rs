@@ -18,6 +18,7 @@ pub mod lifecycle;
 pub mod memory;
 pub mod negotiation;
 pub mod notification;
+pub mod packed;
 pub mod protocol;
 pub mod resets;
 pub mod rings;
@@ -208,6 +209,8 @@ macro_rules! for_each_conformance_check {
             hostile::survives_jumps_of_the_available_index,
             hostile::survives_rings_outside_memory,
             hostile::survives_random_rings,
+            packed::serves_packed_rings,
+            packed::survives_packed_rings_of_nonsense,
         }
     };
 }

@@ -2,7 +2,8 @@
 
 use super::reference::{Fault, Reference};
 use super::{
-    Check, config, hostile, lifecycle, memory, negotiation, notification, protocol, resets, rings,
+    Check, config, hostile, lifecycle, memory, negotiation, notification, packed, protocol, resets,
+    rings,
 };
 
 macro_rules! caught {
@@ -68,4 +69,6 @@ caught! {
     panics_on_jump: PanicsOnJump by hostile::survives_jumps_of_the_available_index,
     panics_on_ring: PanicsOnRing by hostile::survives_rings_outside_memory,
     panics_on_random: PanicsOnIndex by hostile::survives_random_rings,
+    keeps_wrap: KeepsWrap by packed::serves_packed_rings,
+    panics_on_packed: PanicsOnAddress by packed::survives_packed_rings_of_nonsense,
 }

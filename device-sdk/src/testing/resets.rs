@@ -23,10 +23,10 @@ pub fn resets_at_any_moment(endpoint: &mut dyn Endpoint) -> Outcome {
         bench.add(63).map_err(DriverError::from)?;
         let mut old = bench.driver.take_queue(bench.expected.probe.queue)?;
         bench.driver.connection().reset()?;
-        let used = old.ring().device_used();
+        let used = old.ring().split().device_used();
         old.ring_mut().publish();
         old.kick()?;
-        let moved = bench.settle(|_| Ok(old.ring().device_used() != used))?;
+        let moved = bench.settle(|_| Ok(old.ring().split().device_used() != used))?;
         ensure!(
             !moved,
             "a request was completed after the reset was acknowledged"

@@ -149,7 +149,7 @@ pub(crate) struct Stopped {
     /// The worker, unless it panicked.
     pub(crate) worker: Option<Worker>,
     /// For each queue of the group, where to go on.
-    pub(crate) bases: Vec<u16>,
+    pub(crate) bases: Vec<u32>,
 }
 
 impl Running {

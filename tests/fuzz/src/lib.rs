@@ -1,5 +1,7 @@
 //! What the targets share: numbers and bytes as a hostile party would choose them.
 
+pub mod ring;
+
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;

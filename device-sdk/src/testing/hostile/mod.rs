@@ -114,10 +114,10 @@ fn abuse(bench: &mut Bench, case: &dyn Fn(&Ring)) -> Outcome {
         buffer: &buffer,
     });
     queue.kick()?;
-    let before = queue.ring().device_used();
+    let before = queue.ring().split().device_used();
     bench.settle(|b| {
         let queue = b.queue()?;
-        Ok(queue.take_errors()? > 0 || queue.ring().device_used() != before)
+        Ok(queue.take_errors()? > 0 || queue.ring().split().device_used() != before)
     })?;
     Ok(())
 }

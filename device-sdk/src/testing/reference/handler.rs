@@ -13,7 +13,9 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
 use super::session::{Device, Vring};
 use super::{CONFIG, Fault, QUEUES, SIZE};
-use crate::driver::connection::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_VERSION_1};
+use crate::driver::connection::{
+    F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_RING_PACKED, F_VERSION_1,
+};
 
 impl VhostUserBackendReqHandlerMut for Device {
     fn set_owner(&mut self) -> Result<()> {
@@ -41,7 +43,8 @@ impl VhostUserBackendReqHandlerMut for Device {
         } else {
             0
         };
-        Ok((F_VERSION_1 | F_PROTOCOL_FEATURES | F_EVENT_IDX | F_INDIRECT_DESC) & !less)
+        let rings = F_EVENT_IDX | F_INDIRECT_DESC | F_RING_PACKED;
+        Ok((F_VERSION_1 | F_PROTOCOL_FEATURES | rings) & !less)
     }
 
     fn set_features(&mut self, features: u64) -> Result<()> {
@@ -125,6 +128,7 @@ impl VhostUserBackendReqHandlerMut for Device {
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         let fault = self.fault;
+        let packed = self.features & F_RING_PACKED != 0;
         let vring = self.vring(index)?;
         // Taken but not completed: only the faults say so.
         let base = match fault {
@@ -140,7 +144,9 @@ impl VhostUserBackendReqHandlerMut for Device {
                 vring.kick = None;
             }
         }
-        Ok(VhostUserVringState::new(index, base.into()))
+        // A packed ring's two positions are the same: nothing is in flight.
+        let used = if packed { u32::from(base) << 16 } else { 0 };
+        Ok(VhostUserVringState::new(index, u32::from(base) | used))
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {

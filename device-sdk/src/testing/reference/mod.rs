@@ -4,6 +4,7 @@
 //! It answers a request with the request's bytes inverted. A connection has one thread.
 
 mod handler;
+mod packed;
 mod ring;
 mod session;
 
@@ -100,6 +101,8 @@ pub(super) enum Fault {
     PanicsOnRing,
     /// It says it wrote more than it may.
     SaysTooMuch,
+    /// At the end of a packed ring it keeps its wrap counter.
+    KeepsWrap,
 }
 
 /// The largest ring it takes.

@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use super::Fault;
-use crate::driver::connection::{F_EVENT_IDX, F_INDIRECT_DESC};
+use crate::driver::connection::{F_EVENT_IDX, F_INDIRECT_DESC, F_RING_PACKED};
 use crate::driver::ring::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, crosses};
 
 /// The ring cannot be believed any more.
@@ -14,11 +14,11 @@ use crate::driver::ring::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, crosses};
 pub(super) struct Broken;
 
 #[derive(Clone, Copy, Debug)]
-struct Descriptor {
-    addr: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
+pub(super) struct Descriptor {
+    pub(super) addr: u64,
+    pub(super) len: u32,
+    pub(super) flags: u16,
+    pub(super) next: u16,
 }
 
 /// Where a ring is, and how far it has got.
@@ -35,11 +35,15 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    fn event_idx(&self) -> bool {
+    pub(super) fn event_idx(&self) -> bool {
         self.features & F_EVENT_IDX != 0
     }
 
-    /// Whether all of it is in memory.
+    fn is_packed(&self) -> bool {
+        self.features & F_RING_PACKED != 0
+    }
+
+    /// Whether all of it is in memory; a packed ring's event suppression is shorter than what is looked at.
     pub(super) fn is_valid(&self, memory: &GuestMemoryMmap) -> bool {
         let size = usize::from(self.size);
         let valid = size > 0
@@ -58,6 +62,9 @@ impl Ring {
 
     /// Answers the next request, if there is one. `Some(call)` says whether the driver wants a call.
     pub(super) fn serve(&mut self, memory: &GuestMemoryMmap) -> Result<Option<bool>, Broken> {
+        if self.is_packed() {
+            return self.serve_packed(memory);
+        }
         let index: u16 = load(memory, self.available + 2)?;
         fence(Ordering::Acquire);
         let waiting = index.wrapping_sub(self.next);
@@ -74,7 +81,8 @@ impl Ring {
         }
         let slot = u64::from(self.next % self.size);
         let head: u16 = load(memory, self.available + 4 + 2 * slot)?;
-        let written = self.answer(memory, head)?;
+        let chain = self.walk(memory, head)?;
+        let written = self.carry_out(memory, chain)?;
         self.next = self.next.wrapping_add(1);
         self.answered += 1;
         if self.fault == Fault::LosesLastSlot && slot + 1 == u64::from(self.size) {
@@ -101,6 +109,9 @@ impl Ring {
 
     /// Asks to be kicked for the next chain. True if one is there already.
     pub(super) fn arm(&self, memory: &GuestMemoryMmap) -> Result<bool, Broken> {
+        if self.is_packed() {
+            return self.arm_packed(memory);
+        }
         if self.event_idx() && self.fault != Fault::AsksOnce {
             store(memory, self.used + 4 + 8 * u64::from(self.size), self.next)?;
         }
@@ -109,8 +120,11 @@ impl Ring {
         Ok(index != self.next)
     }
 
-    fn answer(&self, memory: &GuestMemoryMmap, head: u16) -> Result<u32, Broken> {
-        let chain = self.walk(memory, head)?;
+    pub(super) fn carry_out(
+        &self,
+        memory: &GuestMemoryMmap,
+        chain: Vec<Descriptor>,
+    ) -> Result<u32, Broken> {
         let (mut input, mut written) = (Vec::new(), 0usize);
         for descriptor in chain {
             let len = self.check(memory, &descriptor)?;
@@ -210,7 +224,7 @@ impl Ring {
 }
 
 /// The longest chain followed: a longer one is a loop, or near enough.
-const SIZE_LIMIT: u16 = 256;
+pub(super) const SIZE_LIMIT: u16 = 256;
 
 fn fetch(memory: &GuestMemoryMmap, at: u64) -> Result<Descriptor, Broken> {
     Ok(Descriptor {
@@ -221,11 +235,14 @@ fn fetch(memory: &GuestMemoryMmap, at: u64) -> Result<Descriptor, Broken> {
     })
 }
 
-fn load<T: vm_memory::ByteValued>(memory: &GuestMemoryMmap, at: u64) -> Result<T, Broken> {
+pub(super) fn load<T: vm_memory::ByteValued>(
+    memory: &GuestMemoryMmap,
+    at: u64,
+) -> Result<T, Broken> {
     memory.read_obj(GuestAddress(at)).map_err(|_| Broken)
 }
 
-fn store<T: vm_memory::ByteValued>(
+pub(super) fn store<T: vm_memory::ByteValued>(
     memory: &GuestMemoryMmap,
     at: u64,
     value: T,
