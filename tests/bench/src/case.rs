@@ -59,6 +59,17 @@ pub enum Wait {
     Sleep,
 }
 
+/// How the ring is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// Descriptors and two rings of indices (virtio 1.2, section 2.7).
+    #[default]
+    Split,
+    /// One ring of descriptors; the backend must offer it (virtio 1.2, section 2.8).
+    Packed,
+}
+
 /// A feature of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,6 +98,9 @@ pub struct Case {
     pub queues: u16,
     /// How the driver waits.
     pub wait: Wait,
+    /// How the rings are laid out.
+    #[serde(default)]
+    pub ring: Format,
     /// `EVENT_IDX`.
     pub event_idx: Switch,
     /// Indirect descriptors.
@@ -114,6 +128,9 @@ impl fmt::Display for Case {
         }
         if self.wait == Wait::Sleep {
             write!(f, ", sleeping")?;
+        }
+        if self.ring == Format::Packed {
+            write!(f, ", packed")?;
         }
         if self.event_idx == Switch::Off {
             write!(f, ", no event index")?;
@@ -160,6 +177,9 @@ pub struct Sweep {
     /// How the driver waits for completions [default: poll]
     #[arg(long, value_delimiter = ',', value_name = "HOW")]
     pub wait: Vec<Wait>,
+    /// Layout of the rings [default: split]
+    #[arg(long, value_delimiter = ',', value_name = "FORMAT")]
+    pub ring: Vec<Format>,
     /// Notifications by `EVENT_IDX` [default: on]
     #[arg(
         long,
@@ -212,6 +232,7 @@ impl Sweep {
             depth: 1,
             queues: 1,
             wait: Wait::Poll,
+            ring: Format::Split,
             event_idx: Switch::On,
             indirect: Switch::Off,
             rate: None,
@@ -232,6 +253,9 @@ impl Sweep {
         });
         times(&mut cases, &or(&self.queues, &[1]), |case, to| {
             case.queues = to;
+        });
+        times(&mut cases, &or(&self.ring, &[Format::Split]), |case, to| {
+            case.ring = to;
         });
         times(
             &mut cases,

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use outboard_device::driver::connection::{
-    DEFAULT_LIMIT, F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_VERSION_1,
+    DEFAULT_LIMIT, F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_RING_PACKED, F_VERSION_1,
 };
 use outboard_device::driver::{Driver, Options, QueueOptions};
 use vhost::vhost_user::VhostUserProtocolFeatures;
@@ -12,7 +12,7 @@ use vhost::vhost_user::VhostUserProtocolFeatures;
 use crate::affinity::Affinity;
 use crate::backend::{Backend, Places, Target};
 use crate::bytes::Bytes;
-use crate::case::{Case, Op, Path, Switch, Wait};
+use crate::case::{Case, Format, Op, Path, Switch, Wait};
 use crate::clock::MachineTime;
 use crate::drive::{self, Lane, Measured, Plan};
 use crate::error::{Error, Result};
@@ -201,15 +201,21 @@ fn negotiate(backend: &mut Backend, case: &Case) -> Result<Driver> {
     let options = Options {
         memory: vec![(0, memory(case))],
         features: features & !unwanted,
+        packed: case.ring == Format::Packed,
         protocol: VhostUserProtocolFeatures::all(),
         limit: DEFAULT_LIMIT,
     };
     let driver = Driver::new(stream, &options)?;
-    for (switch, feature, name) in [
-        (case.event_idx, F_EVENT_IDX, "EVENT_IDX"),
-        (case.indirect, F_INDIRECT_DESC, "indirect descriptors"),
+    for (wanted, feature, name) in [
+        (case.ring == Format::Packed, F_RING_PACKED, "packed rings"),
+        (case.event_idx == Switch::On, F_EVENT_IDX, "EVENT_IDX"),
+        (
+            case.indirect == Switch::On,
+            F_INDIRECT_DESC,
+            "indirect descriptors",
+        ),
     ] {
-        if switch == Switch::On && !driver.has(feature) {
+        if wanted && !driver.has(feature) {
             return Err(Error::Unfit(format!("the backend does not offer {name}")));
         }
     }
