@@ -10,8 +10,6 @@ mod chain;
 #[cfg(test)]
 mod compare;
 mod control;
-#[cfg(test)]
-mod cost;
 mod descriptor;
 mod error;
 mod foresight;

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod compare;
 pub mod document;
 pub mod drive;
+pub mod engine;
 pub mod error;
 pub mod faulty;
 pub mod figures;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod compare;
+mod engine;
 mod measure;
 mod primitives;
 mod report;
@@ -51,6 +52,8 @@ enum Verb {
     ServeFaulty(serve::Faulty),
     /// Measures what everything is made of: a wake-up, a copy, an exit, a kick and an interrupt.
     Primitives(primitives::Args),
+    /// Runs the ring engine alone, in one thread: for counters of instructions, and a profiler.
+    Engine(engine::Args),
     /// Measures several backends by turns, with what the machine itself can do.
     Compare(compare::Args),
     /// Shows results again: the medians, as `compare` does.
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Verb::Console(args) => measure::run(Path::Console, &args),
         Verb::Rng(args) => measure::run(Path::Rng, &args),
         Verb::Primitives(args) => primitives::run(&args),
+        Verb::Engine(args) => engine::run(&args),
         Verb::Compare(args) => compare::run(&args),
         Verb::Table(args) => report::table(&args),
         Verb::Report(args) => report::page(&args),
