@@ -86,6 +86,8 @@ pub enum Received {
     Dropped,
     /// The guest has asked not to get such a frame.
     Unwanted,
+    /// What came was no frame, and has touched no buffer.
+    Runt,
 }
 
 impl std::fmt::Debug for Posted {

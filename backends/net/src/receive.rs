@@ -12,7 +12,7 @@ use crate::filter::{HEAD_LEN, View};
 use crate::link::Link;
 use crate::posted::{Posted, Received};
 
-/// Frames received in one call, answered in one batch.
+/// Frames received in one call, and what is none, answered in one batch.
 const BUDGET: usize = 64;
 
 /// Buffers taken in one call at most.
@@ -81,7 +81,7 @@ impl Receive {
                 Received::Frame { len } => self.posted.take(len, &mut self.done),
                 Received::Dropped => dropped(),
                 // What it needs may be in the ring already, or may never be: see in the next round.
-                Received::Waiting | Received::Unwanted => {}
+                Received::Waiting | Received::Unwanted | Received::Runt => {}
             }
         }
         // Frames come up whole: all buffers of each are in the same batch.
@@ -124,7 +124,7 @@ impl Receive {
     /// The frame that has just been received, if the guest wants it.
     fn filtered(&mut self, received: Received) -> Received {
         let rules = self.filter.rules();
-        if rules.pass_all() || matches!(received, Received::Dropped) {
+        if rules.pass_all() || matches!(received, Received::Dropped | Received::Runt) {
             return received;
         }
         if rules.pass(self.posted.head(&mut [0; HEAD_LEN])) {

@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -138,6 +140,44 @@ fn a_length_beyond_all_frames_ends_the_connection() {
 }
 
 #[test]
+fn a_flood_of_runts_stops_neither_the_frames_nor_the_end() {
+    const RUNTS: usize = 16 * 1024;
+    let (_folder, path, listener) = listener();
+    let mut guest = Guest::new(&["--stream", &path]);
+    let mut peer = Peer::accept(&listener);
+    // Of none and of one byte. With no frame among them at first, then with one now and then.
+    let runts = [framed(&[]), framed(&[1])].concat().repeat(RUNTS / 2);
+    let frames_too = Arc::new(AtomicBool::new(false));
+    let (mut half, told) = (peer.0.try_clone().unwrap(), Arc::clone(&frames_too));
+    let flood = std::thread::spawn(move || {
+        let mut seed = 0;
+        while half.write_all(&runts).is_ok() {
+            if told.load(Ordering::Relaxed) {
+                seed = (seed + 1) % 100;
+                let real = framed(&frame(GUEST, HOST, 100, seed));
+                let _ = half.write_all(&real);
+            }
+        }
+    });
+    for seed in 0..100u8 {
+        let out = frame(HOST, GUEST, 100, seed);
+        guest.send(&out);
+        assert!(peer.receive() == out, "{seed}");
+    }
+    frames_too.store(true, Ordering::Relaxed);
+    for seed in 1..20u8 {
+        assert!(guest.next().data == frame(GUEST, HOST, 100, seed), "{seed}");
+    }
+    // The flood goes on while the guest and its card go.
+    let Guest {
+        driver, mut daemon, ..
+    } = guest;
+    drop(driver);
+    assert_eq!(daemon.wait(LIMIT).and_then(|status| status.code()), Some(0));
+    flood.join().unwrap();
+}
+
+#[test]
 fn nobody_at_the_path_is_a_cable_not_plugged_in_yet() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cable");
@@ -170,8 +210,13 @@ fn two_cards_are_wired_together() {
         b.send(&back);
         assert!(a.next().data == back, "{seed}");
     }
-    // A third has no place, and does not disturb.
-    Peer::new(UnixStream::connect(&path).unwrap()).expect_end();
+    // A third has no place, nor has a crowd, and they do not disturb.
+    let crowd: Vec<_> = (0..100)
+        .map(|_| Peer::new(UnixStream::connect(&path).unwrap()))
+        .collect();
+    for mut third in crowd {
+        third.expect_end();
+    }
     a.send(&frame(HOST, GUEST, 60, 7));
     assert!(b.next().data == frame(HOST, GUEST, 60, 7));
     // The other VM goes; another comes.

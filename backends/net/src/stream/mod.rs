@@ -29,6 +29,9 @@ use peer::{Input, Peer};
 use source::{Dial, Source};
 use timer::Timer;
 
+/// Who comes while there is a peer is refused; so many at once, and the rest in the next round.
+const EXTRAS: usize = 16;
+
 /// Why a stream cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -106,7 +109,7 @@ impl Stream {
     fn new(name: String, source: Source, link: Arc<Link>) -> Result<Self, StreamError> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(|errno| StreamError::Setup(errno.into()))?;
-        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+        let event = arrival();
         match &source {
             Source::Inherited => Ok(()),
             Source::Dial(dial) => epoll.add(dial, event),
@@ -148,6 +151,10 @@ impl Stream {
         };
         let lost = match peer.receive() {
             Input::Frame(frame) => return Ok(posted.fill(frame)),
+            Input::Runt => {
+                short();
+                return Ok(Received::Runt);
+            }
             Input::Nothing => return Err(io::ErrorKind::WouldBlock.into()),
             Input::Lost(why) => why,
         };
@@ -196,7 +203,7 @@ impl Stream {
 
     /// Looks for a peer, where there is a way to one. `loudly`: failing is worth a word.
     fn seek(&self, state: &mut State, loudly: bool) {
-        loop {
+        for _ in 0..EXTRAS {
             let found = match &mut state.source {
                 Source::Inherited => return,
                 Source::Dial(_) if state.peer.is_some() => return,
@@ -233,6 +240,10 @@ impl Stream {
                 }
             }
         }
+        if let Source::Listen(socket) = &state.source {
+            // Looks at the socket again: who is still waiting there is heard of as one who comes.
+            let _ = self.epoll.modify(socket, &mut arrival());
+        }
     }
 
     fn welcome(&self, state: &mut State, socket: UnixStream) -> io::Result<()> {
@@ -268,6 +279,18 @@ impl Stream {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody comes, or the time of the next attempt does.
+fn arrival() -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0)
+}
+
+fn short() {
+    static LIMIT: RateLimit = RateLimit::new();
+    if let Some(unseen) = LIMIT.pass() {
+        debug!("A frame is shorter than an Ethernet header: dropped{unseen}");
     }
 }
 

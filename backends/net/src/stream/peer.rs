@@ -6,9 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use outboard_device::ratelimit::RateLimit;
 use outboard_device::request::Reader;
-use tracing::debug;
 
 use super::framing::{Incoming, MIN_FRAME, Outgoing};
 
@@ -31,6 +29,8 @@ pub(super) struct Peer {
 pub(super) enum Input<'a> {
     /// A frame, at least an Ethernet header long.
     Frame(&'a [u8]),
+    /// Something shorter than that, which is no frame.
+    Runt,
     /// None now.
     Nothing,
     /// The peer has gone, or has to: why.
@@ -57,12 +57,13 @@ impl Peer {
         self.has_spoken || self.since.elapsed() >= TRIAL
     }
 
-    /// The next frame, reading as often as needed.
+    /// The next frame, reading as often as that takes. A runt is an input of its own: who sends
+    /// nothing else, and does not end, must not hold the caller here.
     pub(super) fn receive(&mut self) -> Input<'_> {
         let frame = loop {
             match self.incoming.next() {
                 Ok(Some(frame)) if frame.len() >= MIN_FRAME => break frame,
-                Ok(Some(_)) => short(),
+                Ok(Some(_)) => return Input::Runt,
                 Err(oversize) => return Input::Lost(oversize.to_string()),
                 Ok(None) => match self.socket.read(self.incoming.space()) {
                     Ok(0) => return Input::Lost("it was closed".into()),
@@ -111,11 +112,4 @@ fn events(to_write: bool) -> EpollEvent {
     let mut flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
     flags.set(EpollFlags::EPOLLOUT, to_write);
     EpollEvent::new(flags, 0)
-}
-
-fn short() {
-    static LIMIT: RateLimit = RateLimit::new();
-    if let Some(unseen) = LIMIT.pass() {
-        debug!("A frame is shorter than an Ethernet header: dropped{unseen}");
-    }
 }
