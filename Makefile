@@ -3,6 +3,10 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+AT = $(DESTDIR)$(PREFIX)
+COMPLETIONS = $(addprefix $(AT)/share/,bash-completion/completions/outboard \
+	zsh/site-functions/_outboard fish/vendor_completions.d/outboard.fish)
+UNIT = $(AT)/lib/systemd/system/outboard@.service
 DAEMONS := outboard-block outboard-net outboard-console outboard-plugin-host
 
 help: ## What there is to make
@@ -33,10 +37,22 @@ docs: build ## docs/cli.md, from what the programs say of themselves
 header: ## device-sdk/include/outboard_plugin.h, from the plugin ABI's source
 	OUTBOARD_WRITE_HEADER=1 $(CARGO) test --locked -q -p outboard-header-tests
 
-install: build ## Into PREFIX (/usr/local): bin/outboard, libexec/outboard/
-	install -Dm755 $(TARGET)/release/outboard $(DESTDIR)$(PREFIX)/bin/outboard
+install: build ## Into PREFIX (/usr/local): programs, manual pages, completions, a systemd unit
+	install -Dm755 $(TARGET)/release/outboard $(AT)/bin/outboard
 	for daemon in $(DAEMONS); do \
-		install -Dm755 $(TARGET)/release/$$daemon $(DESTDIR)$(PREFIX)/libexec/outboard/$$daemon || exit 1; \
+		install -Dm755 $(TARGET)/release/$$daemon $(AT)/libexec/outboard/$$daemon || exit 1; \
 	done
+	$(TARGET)/release/outboard man --out $(AT)/share/man/man1
+	install -d $(dir $(COMPLETIONS))
+	$(TARGET)/release/outboard completions bash >$(word 1,$(COMPLETIONS))
+	$(TARGET)/release/outboard completions zsh >$(word 2,$(COMPLETIONS))
+	$(TARGET)/release/outboard completions fish >$(word 3,$(COMPLETIONS))
+	install -d $(dir $(UNIT))
+	sed 's|/usr/local|$(PREFIX)|' vmm/systemd/outboard@.service >$(UNIT)
 
-.PHONY: help build demo test test-long bench lint docs header install
+uninstall: ## What `make install` put there
+	rm -f $(AT)/bin/outboard $(AT)/share/man/man1/outboard.1 $(AT)/share/man/man1/outboard-*.1 \
+		$(COMPLETIONS) $(UNIT)
+	rm -rf $(AT)/libexec/outboard
+
+.PHONY: help build demo test test-long bench lint docs header install uninstall

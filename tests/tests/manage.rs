@@ -180,6 +180,61 @@ fn a_vm_is_defined_started_in_the_background_and_destroyed() {
 }
 
 #[test]
+fn what_was_said_is_shown_while_the_vm_runs_and_when_it_has_ended() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    disk(home.path(), "disk.img", 64);
+    let mut dry = command("jobs=plug cycles=1");
+    dry.args(["--disk", "path=disk.img", "--dry-run"]);
+    home.adopt(&mut dry);
+    fs::write(home.path().join("web.toml"), dry.output().unwrap().stdout).unwrap();
+    succeed(&home, &["define", "web.toml", "--name", "web"]);
+    assert!(refused(&home, &["log", "web"]).contains("list --all"));
+    succeed(&home, &["start", "web"]);
+    let mut follow = Command::new(daemon("outboard"));
+    follow.args(["log", "web", "--follow"]);
+    home.adopt(&mut follow);
+    let follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    assert!(refused(&home, &["log", "web", "--device", "disk7"]).contains("serial"));
+    succeed(
+        &home,
+        &[
+            "attach",
+            "web",
+            "--disk",
+            "path=disk.img,id=late,readonly=on",
+        ],
+    );
+    succeed(&home, &["destroy", "web"]);
+    let followed = follow.wait_with_output().unwrap();
+    assert!(followed.status.success());
+    let followed = String::from_utf8(followed.stdout).unwrap();
+
+    let all = succeed(&home, &["log", "web"]);
+    assert_eq!(
+        all.lines().count(),
+        followed.lines().count(),
+        "{all}\n{followed}"
+    );
+    for source in [" vmm ", " serial ", " disk0 ", " late "] {
+        assert!(all.contains(source), "{source}: {all}");
+    }
+    assert!(all.contains("the VM ended"), "{all}");
+    let serial = succeed(
+        &home,
+        &["log", "web", "--device", "serial", "--output", "json"],
+    );
+    let lines: Vec<serde_json::Value> = serial
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(!lines.is_empty() && lines.iter().all(|line| line["source"] == "serial"));
+    home.assert_left_clean();
+}
+
+#[test]
 fn a_guest_that_ejects_without_end_neither_fills_the_vmm_nor_holds_it_up() {
     if !has_kvm() {
         return;

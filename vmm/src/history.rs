@@ -20,6 +20,9 @@ pub struct Record {
     pub ended: Option<u64>,
     /// How: `powered off`, `destroyed`, `crashed: ...`.
     pub how: Option<String>,
+    /// The folder of its logs; `None` when none are kept.
+    #[serde(default)]
+    pub logs: Option<PathBuf>,
 }
 
 impl Record {
@@ -33,13 +36,17 @@ impl Record {
 pub struct Recorder {
     path: PathBuf,
     began: u64,
+    logs: Option<PathBuf>,
 }
 
 impl Recorder {
-    /// Notes that the VM of this name has begun.
-    pub fn begin(name: &str) -> Self {
-        let (path, began) = (path(&folder(), name), now());
-        let recorder = Self { path, began };
+    /// Notes that the VM of this name has begun, whose logs are in the folder `logs`.
+    pub fn begin(name: &str, logs: Option<&Path>) -> Self {
+        let recorder = Self {
+            path: path(&folder(), name),
+            began: now(),
+            logs: logs.map(Path::to_owned),
+        };
         recorder.write(None);
         recorder
     }
@@ -54,6 +61,7 @@ impl Recorder {
             began: self.began,
             ended: how.map(|_| now()),
             how: how.map(str::to_owned),
+            logs: self.logs.clone(),
         };
         let write = || -> std::io::Result<()> {
             if let Some(folder) = self.path.parent() {

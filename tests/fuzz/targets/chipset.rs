@@ -78,7 +78,7 @@ fuzz_target!(|ops: Vec<Op>| {
     let (console, mut far) = UnixStream::pair().unwrap();
     far.set_nonblocking(true).unwrap();
     let (com1, sci) = (Arc::<Line>::default(), Arc::<Line>::default());
-    let chipset = Chipset::new(Some(console), com1, sci.clone(), &events).unwrap();
+    let chipset = Chipset::new(Some(console), None, com1, sci.clone(), &events).unwrap();
     let ports = Bus::new();
     chipset.attach(&ports).unwrap();
     let windows = BarWindows {

@@ -30,6 +30,7 @@ use outboard_device::register::{InterruptLine, RegisterDevice};
 
 use crate::arch::x86_64::layout;
 use crate::bus::{Bus, BusDevice, BusError};
+use crate::logs::Log;
 use hotplug::SlotHotplug;
 use i8042::I8042;
 use power::PowerManagement;
@@ -67,16 +68,18 @@ impl Chipset {
     ///
     /// `com1` and `sci` are the lines of [`layout::IRQ_COM1`] (edge) and [`layout::IRQ_SCI`]
     /// (level). `console` carries the bytes of ttyS0; without one, what the guest writes is
-    /// dropped. Fails when the console's thread cannot start.
+    /// dropped. What the guest prints there is also written to `log`. Fails when the console's thread
+    /// cannot start.
     pub fn new(
         console: Option<UnixStream>,
+        log: Option<Log>,
         com1: Arc<dyn InterruptLine>,
         sci: Arc<dyn InterruptLine>,
         events: &EventSink,
     ) -> io::Result<Self> {
         let power = Arc::new(Mutex::new(PowerManagement::new(sci, events.clone())));
         Ok(Self {
-            serial: SerialPort::new(com1, console)?,
+            serial: SerialPort::new(com1, console, log)?,
             rtc: Arc::new(Mutex::new(Rtc::new())),
             i8042: Arc::new(Mutex::new(I8042::new(events.clone()))),
             reset: Arc::new(Mutex::new(ResetControl::new(events.clone()))),
@@ -202,7 +205,7 @@ mod tests {
     fn chipset() -> (Chipset, Bus, Arc<Mutex<Vec<ChipsetEvent>>>) {
         let (sink, taken) = events();
         let (com1, sci) = (Arc::new(Line::default()), Arc::new(Line::default()));
-        let chipset = Chipset::new(None, com1, sci, &sink).unwrap();
+        let chipset = Chipset::new(None, None, com1, sci, &sink).unwrap();
         let ports = Bus::new();
         chipset.attach(&ports).unwrap();
         ports

@@ -3,10 +3,12 @@
 //! A vCPU never waits for the console. What the guest writes goes to the stream at once, and when
 //! the stream is full into a buffer of [`OUTPUT_LIMIT`] bytes, which the port's thread drains; when
 //! that is full too, the oldest bytes are dropped and counted in the log. What the console sends
-//! waits in the stream until the receive FIFO has room.
+//! waits in the stream until the receive FIFO has room. The thread also keeps a log of the output,
+//! whether anybody looks at the console or not.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod transcript;
 mod wire;
 
 use std::convert::Infallible;
@@ -24,6 +26,8 @@ use outboard_device::register::{InterruptLine, RegisterDevice};
 use vm_superio::Trigger;
 use vm_superio::serial::{NoEvents, Serial as Uart, SerialState};
 
+use crate::logs::Log;
+use transcript::Transcript;
 pub use wire::OUTPUT_LIMIT;
 use wire::{Wire, is_transient};
 
@@ -46,17 +50,23 @@ pub struct SerialPort {
 }
 
 impl SerialPort {
-    /// A port in its power-on state, whose bytes go to and come from `console`. Without a console
-    /// its output is dropped.
-    pub fn new(line: Arc<dyn InterruptLine>, console: Option<UnixStream>) -> io::Result<Self> {
+    /// A port in its power-on state, whose bytes go to and come from `console`. What the guest prints
+    /// is written to `log` as well. Without a console its output is dropped.
+    pub fn new(
+        line: Arc<dyn InterruptLine>,
+        console: Option<UnixStream>,
+        log: Option<Log>,
+    ) -> io::Result<Self> {
         if let Some(stream) = &console {
             stream.set_nonblocking(true)?;
         }
-        let wire = Arc::new(Wire::new(console)?);
+        let log = log.filter(|_| console.is_some());
+        let wire = Arc::new(Wire::new(console, log.is_some())?);
         let device = Arc::new(Mutex::new(Serial::new(line, wire.clone())));
         let thread = if wire.stream.is_some() {
             let (device, wire) = (device.clone(), wire.clone());
-            let run = move || carry(&device, &wire);
+            let transcript = log.map(Transcript::new);
+            let run = move || carry(&device, &wire, transcript);
             Some(
                 std::thread::Builder::new()
                     .name("serial".into())
@@ -190,14 +200,19 @@ impl Write for Output {
     }
 }
 
-/// The thread: moves input into the FIFO and pending output onto the stream, until the console is
-/// gone or the port is dropped.
-fn carry(device: &Mutex<Serial>, wire: &Wire) {
+/// The thread: moves input into the FIFO, pending output onto the stream and all output to the log,
+/// until the port is dropped, or the console is gone and no log is kept.
+fn carry(device: &Mutex<Serial>, wire: &Wire, mut transcript: Option<Transcript>) {
     let Some(stream) = &wire.stream else { return };
     let mut input_open = true;
-    while !wire.closed.load(Ordering::Relaxed) && !wire.stop.load(Ordering::SeqCst) {
+    while !wire.stop.load(Ordering::SeqCst) {
+        write_down(wire, transcript.as_mut());
+        let closed = wire.closed.load(Ordering::Relaxed);
+        if closed && transcript.is_none() {
+            break;
+        }
         let mut wanted = PollFlags::empty();
-        if input_open {
+        if input_open && !closed {
             // Said before the look, so that a read after the look wakes us.
             wire.input_waits.store(true, Ordering::SeqCst);
             if super::lock(device).room() > 0 {
@@ -205,7 +220,7 @@ fn carry(device: &Mutex<Serial>, wire: &Wire) {
                 wanted |= PollFlags::POLLIN;
             }
         }
-        if !wire.pending().is_empty() {
+        if !closed && !wire.pending().is_empty() {
             wanted |= PollFlags::POLLOUT;
         }
         // A hang-up is reported even where nothing is wanted, so the stream is left out then.
@@ -228,6 +243,7 @@ fn carry(device: &Mutex<Serial>, wire: &Wire) {
             tracing::debug!(%error, "No more input for ttyS0");
         }
     }
+    write_down(wire, transcript.as_mut());
     let begun = Instant::now();
     wire.drain();
     while !wire.pending().is_empty() && begun.elapsed() < LAST_WORDS {
@@ -237,6 +253,13 @@ fn carry(device: &Mutex<Serial>, wire: &Wire) {
     }
     // The registers may outlive the port, and the stream with them: the console is told now.
     let _ = stream.shutdown(Shutdown::Both);
+}
+
+fn write_down(wire: &Wire, transcript: Option<&mut Transcript>) {
+    if let (Some(transcript), Some(printed)) = (transcript, &wire.printed) {
+        let printed = super::lock(printed).take();
+        transcript.write(printed);
+    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ impl Console {
         finish(self.run())
     }
 
-    fn run(self) -> Result<(), Error> {
+    fn run(self) -> Result<String, Error> {
         let info: Info = registry::find(&self.vm.name)?
             .client()
             .get("outboard.info")?;

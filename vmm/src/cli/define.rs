@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use outboard::config::Description;
 use outboard::definitions::{DefinitionError, Definitions};
 use outboard::history;
 
 use super::manage::{Error, Named, finish};
+use super::say::Output;
 
 const EXAMPLES: &str = "\
 A definition is a copy of the file, with its paths made absolute; nothing of the VM is started.
@@ -36,7 +38,7 @@ impl Define {
         finish(
             defined
                 .map_err(Error::from)
-                .map(|name| println!("{name} is defined")),
+                .map(|name| format!("{name} is defined\n")),
         )
     }
 }
@@ -44,15 +46,35 @@ impl Define {
 /// Forgets a definition, and how its VM last ended.
 pub(super) fn undefine(vm: &Named) -> ExitCode {
     let gone = Definitions::ours().and_then(|all| all.undefine(&vm.name));
-    finish(
-        gone.map_err(Error::from)
-            .map(|()| history::forget(&vm.name)),
-    )
+    finish(gone.map_err(Error::from).map(|()| {
+        history::forget(&vm.name);
+        String::new()
+    }))
 }
 
 /// Prints a definition.
-pub(super) fn show(vm: &Named) -> ExitCode {
-    finish(read(&vm.name).map(|text| print!("{text}")))
+#[derive(Args)]
+pub(super) struct Show {
+    #[command(flatten)]
+    vm: Named,
+    /// As the file has it, or its keys as JSON
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Show {
+    pub(super) fn execute(self) -> ExitCode {
+        finish(self.run())
+    }
+
+    fn run(self) -> Result<String, Error> {
+        if self.output == Output::Text {
+            return read(&self.vm.name);
+        }
+        let path = Definitions::ours()?.find(&self.vm.name)?;
+        let vm = Description::from_file(&path).map_err(Error::Usage)?;
+        Ok(self.output.of(&vm, |_| String::new())?)
+    }
 }
 
 /// Opens a definition in the editor, and keeps what comes back if it is a VM's.
@@ -70,7 +92,7 @@ fn read(name: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-fn change(name: &str) -> Result<(), Error> {
+fn change(name: &str) -> Result<String, Error> {
     let failed = |what: &'static str| move |error| Error::Usage(format!("{what}: {error}"));
     let before = read(name)?;
     let mut copy = tempfile::Builder::new()
@@ -103,8 +125,7 @@ fn change(name: &str) -> Result<(), Error> {
     }
     let after = std::fs::read_to_string(copy.path()).map_err(failed("The copy cannot be read"))?;
     if after == before {
-        println!("{name} is unchanged");
-        return Ok(());
+        return Ok(format!("{name} is unchanged\n"));
     }
     if let Err(error) = Definitions::ours()?.replace(name, &after) {
         // The person's work is not thrown away.
@@ -112,6 +133,5 @@ fn change(name: &str) -> Result<(), Error> {
         let kept = kept.map(|path| format!("; your text is in {}", path.display()));
         return Err(Error::Usage(format!("{error}{}", kept.unwrap_or_default())));
     }
-    println!("{name} is changed, from its next start on");
-    Ok(())
+    Ok(format!("{name} is changed, from its next start on\n"))
 }

@@ -7,32 +7,38 @@ use clap::Args;
 use outboard::doctor::{Finding, Verdict, examine};
 use owo_colors::OwoColorize;
 
-use super::say;
+use super::say::{self, Output};
 
 /// Prints PASS, WARN or FAIL for each thing a VM needs of this machine, with the remedy.
 ///
 /// Exits 0 unless something FAILs.
 #[derive(Args)]
-pub(super) struct Doctor {}
+pub(super) struct Doctor {
+    /// For people, or for programs
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
 
 impl Doctor {
-    #[allow(clippy::unused_self)] // as the other verbs; options will come
     pub(super) fn execute(self) -> ExitCode {
         let colour = std::io::stdout().is_terminal();
         let findings = examine();
         let failed = findings
             .iter()
             .any(|finding| finding.verdict == Verdict::Fail);
-        let text: String = findings
-            .iter()
-            .map(|finding| lines(finding, colour))
-            .collect();
+        let text = |findings: &[Finding]| findings.iter().map(|one| lines(one, colour)).collect();
         let code = if failed {
             ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS
         };
-        say::answer(&text, code)
+        match self.output.of(findings.as_slice(), text) {
+            Ok(text) => say::answer(&text, code),
+            Err(error) => {
+                super::complain(&error);
+                ExitCode::FAILURE
+            }
+        }
     }
 }
 

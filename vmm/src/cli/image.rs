@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use outboard::image::disk::{Taken, take_kernel};
 
-use super::say;
+use super::manage::{Error, finish};
+use super::say::{self, Output};
 
 const EXAMPLES: &str = "\
 Looks into / and /boot of every ext2, ext3 and ext4 filesystem of the image, on the whole disk
@@ -36,12 +37,15 @@ enum Verb {
         /// The folder; it is made if it is missing, and files of the same names are replaced
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// For people, or for programs
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
     },
 }
 
 impl Image {
     pub(super) fn execute(self) -> ExitCode {
-        let Verb::Kernel { image, out } = self.verb;
+        let Verb::Kernel { image, out, output } = self.verb;
         match take_kernel(&image, &out) {
             Ok(taken) => {
                 if taken.root.is_none() {
@@ -50,8 +54,8 @@ impl Image {
                          partition in the place of ROOT (fdisk -l shows them)",
                     );
                 }
-                let line = format!("{}\n", run_line(&image, &taken));
-                say::answer(&line, ExitCode::SUCCESS)
+                let line = |taken: &Taken| format!("{}\n", run_line(&image, taken));
+                finish(output.of(&taken, line).map_err(Error::from))
             }
             Err(error) => {
                 super::complain(&error);

@@ -11,8 +11,7 @@ use outboard::image::menu::{Entry, Menu};
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use super::manage::Output;
-use super::say;
+use super::say::{self, Output};
 
 const EXAMPLES: &str = "\
 Reads the boot menu that the image's own boot loader would show: isolinux's or syslinux's,
@@ -51,11 +50,8 @@ impl Iso {
                 return ExitCode::FAILURE;
             }
         };
-        let text = match output {
-            Output::Text => Ok(list(&menu, std::io::stdout().is_terminal())),
-            Output::Json => serde_json::to_string_pretty(&listed(&menu)).map(|text| text + "\n"),
-        };
-        match text {
+        let text = |_: &[Listed<'_>]| list(&menu, std::io::stdout().is_terminal());
+        match output.of(listed(&menu).as_slice(), text) {
             Ok(text) => say::answer(&text, ExitCode::SUCCESS),
             Err(error) => {
                 super::complain(&error);

@@ -1,4 +1,4 @@
-//! `outboard list` and `outboard info`: what runs.
+//! `outboard list`: the VMs there are, and how those that do not run have ended.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use outboard::registry;
 use outboard::vm::Info;
 use serde::Serialize;
 
-use super::info_text;
-use super::manage::{Error, Named, Output, finish};
+use super::manage::{Error, finish};
+use super::say::Output;
 
 /// How long a VM may take to tell of itself.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,12 +28,47 @@ pub(super) struct List {
     output: Output,
 }
 
-/// One that has no more to tell: it is defined and does not run, or does not answer.
+/// One VM. What only a running one has is `None` for the others, and the reason for a running one.
 #[derive(Serialize)]
-struct Off {
+struct Listed {
     name: String,
+    /// `created`, `running` or `paused`; `no answer`, or `shut off`.
     state: &'static str,
-    reason: String,
+    /// The VMM's process.
+    pid: Option<u32>,
+    cpus: Option<u32>,
+    /// Bytes.
+    memory: Option<u64>,
+    devices: Option<Vec<String>>,
+    /// Why it does not run, or cannot be asked.
+    reason: Option<String>,
+}
+
+impl Listed {
+    fn running(info: Info) -> Self {
+        let devices = info.devices.into_iter().map(|device| device.id);
+        Self {
+            name: info.name,
+            state: info.state.word(),
+            pid: Some(info.pid),
+            cpus: Some(info.cpus),
+            memory: Some(info.memory),
+            devices: Some(devices.collect()),
+            reason: None,
+        }
+    }
+
+    fn other(name: String, state: &'static str, reason: String) -> Self {
+        Self {
+            name,
+            state,
+            pid: None,
+            cpus: None,
+            memory: None,
+            devices: None,
+            reason: Some(reason),
+        }
+    }
 }
 
 impl List {
@@ -41,54 +76,50 @@ impl List {
         finish(self.run())
     }
 
-    fn run(self) -> Result<(), Error> {
-        let (running, mut off) = ask(registry::running()?);
+    fn run(self) -> Result<String, Error> {
+        let mut all = ask(registry::running()?);
         if self.all {
-            let on = running.iter().map(|vm| &vm.name);
-            let on: Vec<_> = on.chain(off.iter().map(|vm| &vm.name)).cloned().collect();
-            off.extend(self::off(&on)?);
+            let off = off(&all)?;
+            all.extend(off);
         }
-        if self.output == Output::Json {
-            let values = running.iter().map(serde_json::to_value);
-            let all = values.chain(off.iter().map(serde_json::to_value));
-            let all = all.collect::<Result<Vec<_>, _>>()?;
-            println!("{}", serde_json::to_string_pretty(&all)?);
-            return Ok(());
-        }
-        let names = running
-            .iter()
-            .map(|vm| &vm.name)
-            .chain(off.iter().map(|vm| &vm.name));
-        let width = names.map(String::len).max().unwrap_or(0).max(4);
-        println!(
-            " {:<7} {:<width$} {:<9} {:>5} {:>7}  Devices",
-            "Id", "Name", "State", "vCPUs", "Memory"
-        );
-        println!("{}", "-".repeat(width + 50));
-        for vm in running {
-            let devices: Vec<_> = vm.devices.iter().map(|device| device.id.as_str()).collect();
-            println!(
-                " {:<7} {:<width$} {:<9} {:>5} {:>7}  {}",
-                vm.pid,
-                vm.name,
-                vm.state.word(),
-                vm.cpus,
-                Size(vm.memory).to_string(),
-                devices.join(" ")
-            );
-        }
-        for vm in off {
-            println!(
-                " {:<7} {:<width$} {:<9} {}",
-                "-", vm.name, vm.state, vm.reason
-            );
-        }
-        Ok(())
+        Ok(self.output.of(all.as_slice(), table)?)
     }
 }
 
+fn table(all: &[Listed]) -> String {
+    let names = all.iter().map(|vm| vm.name.len());
+    let width = names.max().unwrap_or(0).max(4);
+    let mut text = format!(
+        " {:<7} {:<width$} {:<9} {:>5} {:>7}  Devices\n{}\n",
+        "Id",
+        "Name",
+        "State",
+        "vCPUs",
+        "Memory",
+        "-".repeat(width + 50)
+    );
+    for vm in all {
+        let (name, state) = (&vm.name, vm.state);
+        let line = match (vm.pid, vm.cpus, vm.memory) {
+            (Some(pid), Some(cpus), Some(memory)) => format!(
+                " {pid:<7} {name:<width$} {state:<9} {cpus:>5} {:>7}  {}",
+                Size(memory).to_string(),
+                vm.devices.as_deref().unwrap_or_default().join(" ")
+            ),
+            _ => format!(
+                " {:<7} {name:<width$} {state:<9} {}",
+                "-",
+                vm.reason.as_deref().unwrap_or_default()
+            ),
+        };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
 /// What they say of themselves, all asked at once; and those that say nothing.
-fn ask(vms: Vec<registry::Running>) -> (Vec<Info>, Vec<Off>) {
+fn ask(vms: Vec<registry::Running>) -> Vec<Listed> {
     let ask = |vm: &registry::Running| {
         let client = vm.client().patient_for(PATIENCE);
         client.get::<Info>("outboard.info")
@@ -100,61 +131,29 @@ fn ask(vms: Vec<registry::Running>) -> (Vec<Info>, Vec<Off>) {
         let asked: Vec<_> = vms.into_iter().map(spawn).collect();
         for thread in asked {
             match thread.join() {
-                Ok(Ok(info)) => running.push(info),
+                Ok(Ok(info)) => running.push(Listed::running(info)),
                 // One that ends meanwhile is none to list; another's folder is locked by it.
-                Ok(Err((name, error))) if registry::find(&name).is_ok() => silent.push(Off {
-                    name,
-                    state: "no answer",
-                    reason: error.to_string(),
-                }),
+                Ok(Err((name, error))) if registry::find(&name).is_ok() => {
+                    silent.push(Listed::other(name, "no answer", error.to_string()));
+                }
                 _ => {}
             }
         }
     });
-    (running, silent)
+    running.append(&mut silent);
+    running
 }
 
-fn off(running: &[String]) -> Result<Vec<Off>, Error> {
+/// Those that are defined and are not among `listed`.
+fn off(listed: &[Listed]) -> Result<Vec<Listed>, Error> {
     let names = Definitions::ours()?.names()?;
-    let off = names.into_iter().filter(|name| !running.contains(name));
+    let is_listed = |name: &String| listed.iter().any(|vm| vm.name == *name);
+    let off = names.into_iter().filter(|name| !is_listed(name));
     Ok(off
         .map(|name| {
             let last = history::last(&name);
             let reason = last.map_or_else(|| "never started".into(), |last| last.reason().into());
-            let state = "shut off";
-            Off {
-                name,
-                state,
-                reason,
-            }
+            Listed::other(name, "shut off", reason)
         })
         .collect())
-}
-
-/// Tells what a running VM is and has.
-#[derive(Args)]
-pub(super) struct Tell {
-    #[command(flatten)]
-    vm: Named,
-    /// For people, or for programs
-    #[arg(long, value_enum, default_value_t)]
-    output: Output,
-}
-
-impl Tell {
-    pub(super) fn execute(self) -> ExitCode {
-        finish(self.run())
-    }
-
-    fn run(self) -> Result<(), Error> {
-        let info: Info = registry::find(&self.vm.name)?
-            .client()
-            .get("outboard.info")?;
-        if self.output == Output::Json {
-            println!("{}", serde_json::to_string_pretty(&info)?);
-            return Ok(());
-        }
-        print!("{}", info_text::text(&info));
-        Ok(())
-    }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use outboard::api::{Client, ClientError};
 use outboard::config::{Disk, Net, NewDevice, from_keyvals};
 use outboard::definitions::DefinitionError;
@@ -11,6 +11,7 @@ use outboard::registry::{self, RegistryError};
 use outboard::vm::{Info, Plugged};
 
 use super::run::AnyDevice;
+use super::say::{self, Output};
 
 /// How long `--wait` waits for the guest.
 const GUEST: Duration = Duration::from_mins(1);
@@ -35,18 +36,10 @@ pub(super) enum Error {
         "The guest of '{0}' still runs; it may not heed the power button: outboard destroy {0}"
     )]
     Awake(String),
+    #[error("A log cannot be shown")]
+    Log(#[source] std::io::Error),
     #[error("The answer cannot be printed")]
     Json(#[from] serde_json::Error),
-}
-
-/// How answers are printed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Output {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
 }
 
 /// Which VM.
@@ -65,15 +58,15 @@ impl Named {
     pub(super) fn ask(&self, what: &str) -> ExitCode {
         finish(self.client().and_then(|vm| {
             vm.put(what, &())?;
-            Ok(())
+            Ok(String::new())
         }))
     }
 }
 
-/// Prints what went wrong, if anything did.
-pub(super) fn finish(result: Result<(), Error>) -> ExitCode {
+/// Prints the answer, or what went wrong.
+pub(super) fn finish(result: Result<String, Error>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(text) => say::answer(&text, ExitCode::SUCCESS),
         Err(error) => {
             super::complain(&error);
             ExitCode::FAILURE
@@ -96,7 +89,7 @@ impl Shutdown {
         finish(self.run())
     }
 
-    fn run(self) -> Result<(), Error> {
+    fn run(self) -> Result<String, Error> {
         self.vm.client()?.put("vm.power-button", &())?;
         let end = Instant::now() + GUEST;
         while self.wait && registry::find(&self.vm.name).is_ok() {
@@ -105,7 +98,7 @@ impl Shutdown {
             }
             std::thread::sleep(LOOK);
         }
-        Ok(())
+        Ok(String::new())
     }
 }
 
@@ -124,6 +117,9 @@ pub(super) struct Attach {
     vm: Named,
     #[command(flatten)]
     device: One,
+    /// For people, or for programs
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// Exactly one device.
@@ -146,7 +142,7 @@ impl Attach {
         finish(self.run())
     }
 
-    fn run(self) -> Result<(), Error> {
+    fn run(self) -> Result<String, Error> {
         let One { disk, net, device } = self.device;
         let new = disk.map(NewDevice::Disk).or(net.map(NewDevice::Net));
         let any = |device| match device {
@@ -160,8 +156,8 @@ impl Attach {
         new.make_absolute();
         let answer = self.vm.client()?.put("outboard.add-device", &new)?;
         let plugged: Plugged = serde_json::from_slice(&answer)?;
-        println!("{} is at {}", plugged.id, plugged.bdf);
-        Ok(())
+        let text = |new: &Plugged| format!("{} is at {}\n", new.id, new.bdf);
+        Ok(self.output.of(&plugged, text)?)
     }
 }
 
@@ -182,17 +178,17 @@ impl Detach {
         finish(self.run())
     }
 
-    fn run(self) -> Result<(), Error> {
+    fn run(self) -> Result<String, Error> {
         let vm = self.vm.client()?;
         vm.put("vm.remove-device", &serde_json::json!({ "id": self.id }))?;
         if self.no_wait {
-            return Ok(());
+            return Ok(String::new());
         }
         let end = Instant::now() + GUEST;
         loop {
             let info: Info = vm.get("outboard.info")?;
             if !info.devices.iter().any(|device| device.id == self.id) {
-                return Ok(());
+                return Ok(String::new());
             }
             if Instant::now() >= end {
                 return Err(Error::Held(self.id));

@@ -5,10 +5,13 @@ mod define;
 mod device;
 mod doctor;
 mod image;
+mod info;
 mod info_text;
 mod iso;
 mod list;
+mod log;
 mod manage;
+mod packaging;
 mod plugin;
 mod run;
 mod say;
@@ -58,7 +61,7 @@ enum Verb {
     /// Forget a definition
     Undefine(manage::Named),
     /// Print a definition
-    Show(manage::Named),
+    Show(define::Show),
     /// Change a definition, in your editor
     Edit(manage::Named),
     /// Start a defined VM in the background
@@ -68,7 +71,9 @@ enum Verb {
     /// List the VMs that run
     List(list::List),
     /// Tell what a running VM is and has
-    Info(list::Tell),
+    Info(info::Tell),
+    /// Show what a VM, its daemons and its guest have said, also when it has ended
+    Log(log::Log),
     /// Ask a VM's guest to shut down, by the power button
     Shutdown(manage::Shutdown),
     /// Reset a VM, as its reset button would
@@ -93,6 +98,10 @@ enum Verb {
     Plugin(plugin::Plugin),
     /// Begin a device of your own
     Device(device::Device),
+    /// Print completions for a shell
+    Completions(packaging::Completions),
+    /// Write manual pages
+    Man(packaging::Man),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -113,12 +122,13 @@ pub(crate) fn main() -> ExitCode {
         Verb::Run(run) => run.execute(),
         Verb::Define(define) => define.execute(),
         Verb::Undefine(vm) => define::undefine(&vm),
-        Verb::Show(vm) => define::show(&vm),
+        Verb::Show(show) => show.execute(),
         Verb::Edit(vm) => define::edit(&vm),
         Verb::Start(start) => start.execute(),
         Verb::Console(console) => console.execute(),
         Verb::List(list) => list.execute(),
         Verb::Info(tell) => tell.execute(),
+        Verb::Log(log) => log.execute(),
         Verb::Shutdown(shutdown) => shutdown.execute(),
         Verb::Reboot(vm) => vm.ask("vm.reboot"),
         Verb::Destroy(vm) => vm.ask("vm.shutdown"),
@@ -131,6 +141,8 @@ pub(crate) fn main() -> ExitCode {
         Verb::Iso(iso) => iso.execute(),
         Verb::Plugin(plugin) => plugin.execute(),
         Verb::Device(device) => device.execute(),
+        Verb::Completions(completions) => completions.execute(),
+        Verb::Man(man) => man.execute(),
     }
 }
 

@@ -7,6 +7,9 @@ use clap::{Args, Subcommand};
 use outboard::plugin::inspect::{inspect, inspect_here};
 use outboard::plugin::{Inspected, InspectedDevice, InspectedKind, InspectedOption};
 
+use super::manage::{Error, finish};
+use super::say::{self, Output};
+
 /// Look at device plugins
 #[derive(Args)]
 pub(super) struct Plugin {
@@ -28,9 +31,9 @@ enum Verb {
     Inspect {
         /// The shared library
         file: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        /// For people, or for programs
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
     },
     /// The same in this process, as JSON
     #[command(hide = true)]
@@ -43,56 +46,36 @@ enum Verb {
 impl Plugin {
     pub(super) fn execute(self) -> ExitCode {
         match self.verb {
-            Verb::Inspect { file, json } => match inspect(&file) {
-                Ok(plugin) if json => print_json(&plugin),
-                Ok(plugin) => {
-                    print(&plugin);
-                    ExitCode::SUCCESS
-                }
-                Err(why) => {
-                    eprintln!("outboard: {why}");
-                    ExitCode::FAILURE
-                }
-            },
+            Verb::Inspect { file, output } => finish(match inspect(&file) {
+                Ok(plugin) => output.of(&plugin, text).map_err(Error::from),
+                Err(why) => Err(Error::Usage(why.to_string())),
+            }),
             // Read by `inspect`: an answer on standard output, whatever it is.
             Verb::InspectHere { file } => match inspect_here(&file) {
-                Ok(plugin) => print_json(&plugin),
-                Err(why) => {
-                    println!("{why}");
-                    ExitCode::FAILURE
-                }
+                Ok(plugin) => finish(Output::Json.of(&plugin, text).map_err(Error::from)),
+                Err(why) => say::answer(&format!("{why}\n"), ExitCode::FAILURE),
             },
         }
     }
 }
 
-fn print_json(plugin: &Inspected) -> ExitCode {
-    match serde_json::to_string_pretty(plugin) {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            super::complain(&error);
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn print(plugin: &Inspected) {
-    println!(
-        "{} {}, for version 1.{} of the plugin ABI; it loads here",
+fn text(plugin: &Inspected) -> String {
+    let mut text = format!(
+        "{} {}, for version 1.{} of the plugin ABI; it loads here\n",
         plugin.name, plugin.version, plugin.abi_minor
     );
     if plugin.needs_net {
-        println!("It asks outboard-plugin-host for the network.");
+        text.push_str("It asks outboard-plugin-host for the network.\n");
     }
     for device in &plugin.devices {
-        println!("\n{}: {} ({})", device.name, device.summary, kind(device));
+        let head = format!("\n{}: {} ({})\n", device.name, device.summary, kind(device));
+        text.push_str(&head);
         for option in &device.options {
-            println!("  {:<24} {}", usage(option), help(option));
+            let line = format!("  {:<24} {}\n", usage(option), help(option));
+            text.push_str(&line);
         }
     }
+    text
 }
 
 fn kind(device: &InspectedDevice) -> String {

@@ -134,7 +134,8 @@ impl Run {
             description.make_absolute();
             return print(&description);
         }
-        let recorder = record.then(|| Recorder::begin(&config.name));
+        let logs = config.logs.as_ref().map(|logs| logs.folder.as_path());
+        let recorder = record.then(|| Recorder::begin(&config.name, logs));
         let ended = vm::run(&config);
         if let Some(recorder) = recorder {
             recorder.end(&match &ended {

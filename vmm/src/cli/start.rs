@@ -44,7 +44,7 @@ impl Start {
     }
 }
 
-fn start(name: &str) -> Result<(), Error> {
+fn start(name: &str) -> Result<String, Error> {
     let file = Definitions::ours()?.find(name)?;
     not_running(name)?;
     let log = history::log(name);
@@ -62,8 +62,7 @@ fn start(name: &str) -> Result<(), Error> {
             && info.pid == child.id()
             && info.state == State::Running
         {
-            println!("{name} runs as process {}", info.pid);
-            return Ok(());
+            return Ok(format!("{name} runs as process {}\n", info.pid));
         }
         if Instant::now() >= end {
             return Err(Error::Usage(format!(

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::LogConfig;
-use crate::places::Place;
 
 /// Whether `--log-dir` says that none are kept. A folder of this name is `./off`.
 pub(super) fn is_off(dir: &Path) -> bool {
@@ -15,9 +14,9 @@ pub(super) fn log_config(asked: Option<&Path>, name: &str) -> Option<LogConfig> 
     if asked.is_some_and(is_off) {
         return None;
     }
-    let base = asked.map(Path::to_owned).or_else(|| Place::Logs.folder())?;
+    let asked_for = asked.map(|base| base.join(name));
     Some(LogConfig {
-        folder: base.join(name),
+        folder: asked_for.or_else(|| crate::logs::folder(name))?,
         asked: asked.is_some(),
     })
 }

@@ -5,8 +5,11 @@ mod kvm;
 
 pub use kvm::kvm_kind;
 
+use serde::Serialize;
+
 /// How a thing stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As it should be.
     Pass,
@@ -28,7 +31,7 @@ impl Verdict {
 }
 
 /// One thing examined.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What was looked at.
     pub subject: &'static str,

@@ -63,7 +63,7 @@ fn append_to(path: &Path) -> io::Result<(File, u64)> {
 }
 
 /// What a full log is called.
-fn older(path: &Path) -> PathBuf {
+pub(super) fn older(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".1");
     name.into()

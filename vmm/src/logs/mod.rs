@@ -1,11 +1,12 @@
 //! What a VM and its daemons say, kept in files that outlive the VM.
 //!
 //! A VM has a folder of its own: `vmm.log` is the VMM's, `DEVICE.log` that of the device's daemon,
-//! `ttyS0.log` that of the serial port's. Files hold what is said at `info` and above, or more when
-//! `--log-level` asks for more, and their size is bounded. Nothing else of a VM is left when it
+//! `serial.log` what the guest prints on ttyS0. Files hold what is said at `info` and above, or more
+//! when `--log-level` asks for more, and their size is bounded. Nothing else of a VM is left when it
 //! has ended.
 
 mod file;
+mod read;
 mod setup;
 
 use std::collections::BTreeMap;
@@ -18,12 +19,22 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
+use crate::places::Place;
 use file::LogFile;
+pub use read::{Line, Reader};
 pub(crate) use setup::{DAEMON, daemon_filter};
 pub use setup::{note, start};
 
+/// Where the logs of the VM of this name are kept by default; `None` for a user who has no home.
+pub fn folder(name: &str) -> Option<PathBuf> {
+    Place::Logs.folder().map(|base| base.join(name))
+}
+
 /// The VMM's own log.
 const VMM: &str = "vmm";
+
+/// What the guest prints on ttyS0.
+pub(crate) const SERIAL: &str = "serial";
 
 /// The logs of one VM; clones are the same. The default keeps none.
 #[derive(Debug, Clone, Default)]
@@ -109,7 +120,7 @@ fn file_name(name: &str) -> String {
 
 /// One log; clones write to the same file.
 #[derive(Debug, Clone)]
-pub(crate) struct Log(Arc<Mutex<LogFile>>);
+pub struct Log(Arc<Mutex<LogFile>>);
 
 impl Log {
     /// Appends a line, behind the time. `text` has no newline.

@@ -88,13 +88,13 @@ impl Machine {
         let (ports, mmio) = (Arc::new(Bus::new()), Arc::new(Bus::new()));
         let line = |gsi| Arc::new(IrqLine::new(&vm, gsi));
         let (com1, sci) = (line(layout::IRQ_COM1), line(layout::IRQ_SCI));
-        let chipset =
-            Chipset::new(console, com1, sci, &events.chipset_sink()).map_err(|source| {
-                VmError::Host {
-                    what: "Starting the serial port",
-                    source,
-                }
-            })?;
+        let printed = logs.log(logs::SERIAL);
+        let chipset = Chipset::new(console, printed, com1, sci, &events.chipset_sink()).map_err(
+            |source| VmError::Host {
+                what: "Starting the serial port",
+                source,
+            },
+        )?;
         chipset.attach(&ports)?;
         let registers = Registers::attach(registers, &ports, &mmio, ram.mmap(), |n| line(n))?;
 

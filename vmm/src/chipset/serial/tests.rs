@@ -10,7 +10,7 @@ fn port() -> (SerialPort, UnixStream, Arc<TestLine>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let line = Arc::new(TestLine::default());
     (
-        SerialPort::new(line.clone(), Some(ours)).unwrap(),
+        SerialPort::new(line.clone(), Some(ours), None).unwrap(),
         theirs,
         line,
     )

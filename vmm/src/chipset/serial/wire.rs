@@ -11,6 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use outboard_device::ratelimit::RateLimit;
 
+use super::transcript::Printed;
+
 /// How much output waits for a console that does not read, in bytes.
 pub const OUTPUT_LIMIT: usize = 256 << 10;
 
@@ -19,6 +21,8 @@ pub(super) struct Wire {
     pub(super) stream: Option<UnixStream>,
     /// Output that the stream had no room for.
     pending: Mutex<VecDeque<u8>>,
+    /// Output that is to be written down, where it is.
+    pub(super) printed: Option<Mutex<Printed>>,
     /// No console is there any more.
     pub(super) closed: AtomicBool,
     /// The thread does not look at the stream's input, for want of room in the FIFO.
@@ -28,8 +32,9 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Option<UnixStream>) -> io::Result<Self> {
+    pub(super) fn new(stream: Option<UnixStream>, kept: bool) -> io::Result<Self> {
         Ok(Self {
+            printed: kept.then(Mutex::default),
             closed: AtomicBool::new(stream.is_none()),
             stream,
             pending: Mutex::new(VecDeque::new()),
@@ -59,6 +64,11 @@ impl Wire {
     /// Sends, or keeps for the thread, what the guest wrote.
     pub(super) fn send(&self, bytes: &[u8]) {
         static DROPPED: RateLimit = RateLimit::new();
+        if let Some(printed) = &self.printed
+            && super::super::lock(printed).push(bytes)
+        {
+            self.wake();
+        }
         if self.closed.load(Ordering::Relaxed) {
             return;
         }

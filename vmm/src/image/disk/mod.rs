@@ -21,6 +21,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
+
 pub use error::DiskImageError;
 use filesystem::{Filesystem, Kernel};
 use partitions::Partition;
@@ -34,7 +36,7 @@ const FORMATS: [(&[u8], &str); 4] = [
 ];
 
 /// What [`take_kernel`] took.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Taken {
     /// The kernel, in the folder that was given.
     pub kernel: PathBuf,
