@@ -186,10 +186,14 @@ fn what_was_said_is_shown_while_the_vm_runs_and_when_it_has_ended() {
     }
     let home = Home::new();
     disk(home.path(), "disk.img", 64);
+    disk(home.path(), "late.img", 64);
     let mut dry = command("jobs=plug cycles=1");
     dry.args(["--disk", "path=disk.img", "--dry-run"]);
     home.adopt(&mut dry);
-    fs::write(home.path().join("web.toml"), dry.output().unwrap().stdout).unwrap();
+    let quiet = String::from_utf8(dry.output().unwrap().stdout).unwrap();
+    let off = "log-dir = \"off\"\n";
+    assert!(quiet.contains(off), "{quiet}");
+    fs::write(home.path().join("web.toml"), quiet.replace(off, "")).unwrap();
     succeed(&home, &["define", "web.toml", "--name", "web"]);
     assert!(refused(&home, &["log", "web"]).contains("list --all"));
     succeed(&home, &["start", "web"]);
@@ -197,16 +201,8 @@ fn what_was_said_is_shown_while_the_vm_runs_and_when_it_has_ended() {
     follow.args(["log", "web", "--follow"]);
     home.adopt(&mut follow);
     let follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
-    assert!(refused(&home, &["log", "web", "--device", "disk7"]).contains("serial"));
-    succeed(
-        &home,
-        &[
-            "attach",
-            "web",
-            "--disk",
-            "path=disk.img,id=late,readonly=on",
-        ],
-    );
+    assert!(refused(&home, &["log", "web", "--device", "disk7"]).contains("vmm"));
+    succeed(&home, &["attach", "web", "--disk", "path=late.img,id=late"]);
     succeed(&home, &["destroy", "web"]);
     let followed = follow.wait_with_output().unwrap();
     assert!(followed.status.success());

@@ -8,6 +8,7 @@ use clap::Args;
 use outboard::history;
 use outboard::logs::{self, Line, Reader};
 use outboard::registry;
+use outboard::vm::Info;
 use owo_colors::OwoColorize;
 
 use super::manage::{Error, Named, finish};
@@ -62,9 +63,13 @@ impl Log {
         let wanted = |log: &str| self.devices.is_empty() || self.devices.iter().any(|id| id == log);
         let width = all.iter().map(String::len).max().unwrap_or(0);
         let colour = io::stdout().is_terminal();
+        let process = match registry::find(name) {
+            Ok(vm) if self.follow => Some(vm.client().get::<Info>("outboard.info")?.pid),
+            _ => None,
+        };
         loop {
             // Seen before the last lines are read.
-            let goes_on = self.follow && registry::find(name).is_ok();
+            let goes_on = process.is_some_and(runs);
             let lines = reader.read(&wanted).map_err(Error::Log)?;
             let mut text = String::new();
             for line in &lines {
@@ -101,6 +106,11 @@ impl Log {
             opened => opened.map_err(Error::Log),
         }
     }
+}
+
+/// One that has ended has no program any more, reaped or not.
+fn runs(process: u32) -> bool {
+    std::fs::read_link(format!("/proc/{process}/exe")).is_ok()
 }
 
 fn shown(line: &Line, width: usize, colour: bool) -> String {

@@ -66,9 +66,12 @@ fn lock(config: &VmConfig) -> Result<File, VmError> {
         source,
     };
     // Whoever sweeps up after a killed VM removes the folder, and may do so right after it was
-    // opened here.
-    for _ in 0..TRIES {
-        let folder = open(path).map_err(failed)?;
+    // made or opened here.
+    for attempt in 1..=TRIES {
+        let folder = match open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && attempt < TRIES => continue,
+            folder => folder.map_err(failed)?,
+        };
         match folder.try_lock() {
             Ok(()) if is_at(&folder, path) => return Ok(folder),
             Ok(()) => {}
