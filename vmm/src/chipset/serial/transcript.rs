@@ -80,10 +80,12 @@ fn plain(line: &[u8]) -> String {
     let mut bytes = line.iter().copied();
     while let Some(byte) = bytes.next() {
         match byte {
+            // Two bytes, or as many as there are to its final one.
             ESCAPE => {
-                if bytes.next() == Some(b'[') {
-                    bytes.find(|byte| (0x40..=0x7e).contains(byte));
-                }
+                let _ = bytes
+                    .next()
+                    .filter(|byte| *byte == b'[')
+                    .and_then(|_| bytes.find(|byte| (0x40..=0x7e).contains(byte)));
             }
             b'\t' | b' '.. if byte != 0x7f => plain.push(byte),
             _ => {}
