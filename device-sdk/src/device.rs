@@ -142,6 +142,32 @@ pub trait Device: Send + 'static {
     /// and between two connections; calling it twice is the same as once. Nothing happens unless it
     /// says so.
     fn reset(&mut self) {}
+
+    /// What another instance needs to go on from here, beside features, configuration and rings, which
+    /// are the frontend's; empty where there is nothing. No worker runs. The bytes are the device's own to
+    /// lay out, and later versions of it read them.
+    ///
+    /// # Errors
+    /// The state cannot be told; the device is as before.
+    fn save(&mut self) -> Result<Vec<u8>, DeviceError> {
+        Ok(Vec::new())
+    }
+
+    /// Takes what [`save`](Device::save) of the same kind of device returned. After construction or
+    /// [`reset`](Device::reset), before [`start`](Device::start). The bytes may be damaged: nothing in
+    /// them is to be trusted.
+    ///
+    /// # Errors
+    /// They are no state of this device; it is as after a reset.
+    fn restore(&mut self, state: &[u8]) -> Result<(), DeviceError> {
+        if state.is_empty() {
+            return Ok(());
+        }
+        Err(DeviceError::other(format!(
+            "there are {} bytes of state, and the device has none",
+            state.len()
+        )))
+    }
 }
 
 /// What a device does when something outside has changed.

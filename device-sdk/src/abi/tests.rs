@@ -22,6 +22,8 @@ const CONFIG: [u8; 12] = *b"configspace!";
 /// Answers a request with its bytes inverted: by calls, or asynchronously.
 struct Invert {
     asynchronous: bool,
+    /// A byte of state, of no use but to be saved.
+    mood: u8,
 }
 
 impl FromOptions for Invert {
@@ -39,6 +41,7 @@ impl FromOptions for Invert {
         assert_ne!(options.number("room"), Some(8), "eight is right out");
         Ok(Self {
             asynchronous: options.is_on("async"),
+            mood: b'g',
         })
     }
 }
@@ -79,6 +82,20 @@ impl Device for Invert {
     }
 
     fn reset(&mut self) {}
+
+    fn save(&mut self) -> Result<Vec<u8>, DeviceError> {
+        assert_ne!(self.mood, b'p', "as asked");
+        Ok(vec![self.mood; 3])
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), DeviceError> {
+        let [a, b, c] = *state else {
+            return Err(DeviceError::other("moods are three bytes"));
+        };
+        assert_eq!((a, a), (b, c), "a mixed mood");
+        self.mood = a;
+        Ok(())
+    }
 }
 
 struct Inverter;
@@ -242,6 +259,29 @@ fn a_table_says_what_the_device_is() {
     assert_eq!(options, [("async", Some("off")), ("room", None)]);
     let why = plugin.device(Some("revert")).unwrap_err().to_string();
     assert!(why.contains("no device 'revert'; it has invert"), "{why}");
+}
+
+#[test]
+fn state_crosses_and_what_is_wrong_with_it_is_said() {
+    let plugin = adopted();
+    let device = plugin.device(None).unwrap();
+    let made = || plugin.create(device, &given("")).unwrap();
+    let (mut one, mut other) = (made(), made());
+    assert_eq!(one.save().unwrap(), b"ggg");
+    other.restore(b"bbb").unwrap();
+    one.restore(&other.save().unwrap()).unwrap();
+    assert_eq!(one.save().unwrap(), b"bbb");
+    for (state, words) in [
+        (&b""[..], "moods are three bytes"),
+        (b"bbbb", "moods are three bytes"),
+        (b"bad", "panicked: assertion"),
+    ] {
+        let why = one.restore(state).unwrap_err().to_string();
+        assert!(why.contains(words), "{why}");
+        assert_eq!(one.save().unwrap(), b"bbb");
+    }
+    one.restore(b"ppp").unwrap();
+    assert!(one.save().unwrap_err().to_string().contains("as asked"));
 }
 
 #[test]

@@ -32,8 +32,8 @@ impl<D: Device> Table for Exported<D> {
         start: Some(start::<D>),
         stop: Some(stop::<D>),
         reset: Some(reset::<D>),
-        save: None,
-        restore: None,
+        save: Some(save::<D>),
+        restore: Some(restore::<D>),
     };
 }
 
@@ -189,4 +189,31 @@ unsafe extern "C" fn stop<D: Device>(device: *mut c_void, group: u32, worker: *m
 unsafe extern "C" fn reset<D: Device>(device: *mut c_void) {
     // SAFETY: as above.
     unsafe { plainly::<D>(device, D::reset) };
+}
+
+unsafe extern "C" fn save<D: Device>(device: *mut c_void, sink: *const OutboardSink) -> i32 {
+    guard::status(|| {
+        // SAFETY: as above, and the host's sink.
+        let (exported, sink) = unsafe { (exported::<D>(device), adopt(sink)) };
+        let sink = sink.map_err(DeviceError::other)?;
+        let state = exported.device.save()?;
+        let Some(write) = sink.write else {
+            return Ok(OUTBOARD_UNSUPPORTED);
+        };
+        // SAFETY: the ABI: the sink is valid during this call; a slice.
+        Ok(unsafe { write(sink.context, state.as_ptr(), state.len()) })
+    })
+}
+
+unsafe extern "C" fn restore<D: Device>(device: *mut c_void, data: *const u8, len: usize) -> i32 {
+    guard::status(|| {
+        let state = match len {
+            0 => &[][..],
+            // SAFETY: the ABI: `len` bytes.
+            len => unsafe { std::slice::from_raw_parts(data, len) },
+        };
+        // SAFETY: as above.
+        unsafe { exported::<D>(device) }.device.restore(state)?;
+        Ok(OUTBOARD_OK)
+    })
 }

@@ -220,6 +220,51 @@ impl Device for PluginDevice {
             self.call(|device| unsafe { reset(device) });
         }
     }
+
+    fn save(&mut self) -> Result<Vec<u8>, DeviceError> {
+        let mut state = Vec::new();
+        if let Some(save) = self.operations.save {
+            let sink = OutboardSink {
+                context: (&raw mut state).cast(),
+                write: Some(keep),
+                ..OutboardSink::zeroed()
+            };
+            // SAFETY: a device of this table, and a sink that outlives the call.
+            self.call(|device| checked(|| unsafe { save(device, &raw const sink) }))?;
+        }
+        Ok(state)
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), DeviceError> {
+        let Some(restore) = self.operations.restore else {
+            return match state.len() {
+                0 => Ok(()),
+                len => Err(DeviceError::other(format!(
+                    "there are {len} bytes of state, and the plugin's device takes none"
+                ))),
+            };
+        };
+        // SAFETY: a device of this table, and its length of bytes.
+        self.call(|device| checked(|| unsafe { restore(device, state.as_ptr(), state.len()) }))?;
+        Ok(())
+    }
+}
+
+/// The most state there is any use for: a plugin that writes without end is stopped here.
+const STATE_MAX: usize = 64 << 20;
+
+/// Appends what a device saves to a `Vec<u8>`.
+unsafe extern "C" fn keep(context: *mut std::ffi::c_void, data: *const u8, len: usize) -> i32 {
+    // SAFETY: the vector that `save` passed, used by nobody else during the call.
+    let state = unsafe { &mut *context.cast::<Vec<u8>>() };
+    if len > STATE_MAX - state.len().min(STATE_MAX) {
+        return OUTBOARD_ERROR;
+    }
+    if len != 0 {
+        // SAFETY: `len` bytes of the plugin's.
+        state.extend_from_slice(unsafe { std::slice::from_raw_parts(data, len) });
+    }
+    OUTBOARD_OK
 }
 
 impl std::fmt::Debug for PluginDevice {
