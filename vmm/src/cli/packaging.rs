@@ -54,7 +54,7 @@ impl Man {
         };
         let written = std::fs::create_dir_all(&self.out)
             .and_then(|()| clap_mangen::generate_to(Cli::command(), &self.out));
-        finish(written.map(|_| String::new()).map_err(failed))
+        finish(written.map(|()| String::new()).map_err(failed))
     }
 }
 

@@ -48,7 +48,7 @@ impl Plugin {
         match self.verb {
             Verb::Inspect { file, output } => finish(match inspect(&file) {
                 Ok(plugin) => output.of(&plugin, text).map_err(Error::from),
-                Err(why) => Err(Error::Usage(why.to_string())),
+                Err(why) => Err(Error::Usage(why)),
             }),
             // Read by `inspect`: an answer on standard output, whatever it is.
             Verb::InspectHere { file } => match inspect_here(&file) {
