@@ -41,8 +41,8 @@ fn refused(home: &Home, command: Command, code: i32, parts: &[&str]) {
     assert_eq!(verdict, Ok(()));
 }
 
-/// The exit code, each part of the message, that the first part stands there once, and that nothing is
-/// left after a while.
+/// The exit code, each part of the message, that the first part stands there once, that nothing else is
+/// said twice, and that nothing is left after a while.
 fn judge(
     home: &Home,
     command: Command,
@@ -62,10 +62,24 @@ fn judge(
     if said.matches(parts[0]).count() != 1 || said.contains("panicked") {
         return Err(format!("{asked}: not told once: {said}"));
     }
+    if let Some(twice) = said_twice(&said) {
+        return Err(format!("{asked}: '{twice}' is told twice: {said}"));
+    }
     match home.left_after(clean_within) {
         Some(left) => Err(format!("{asked}: left behind: {left}")),
         None => Ok(()),
     }
+}
+
+/// Five words in a row that come again: a message whose cause repeats it.
+fn said_twice(said: &str) -> Option<String> {
+    let words = said.split_whitespace();
+    let words: Vec<&str> = words
+        .map(|word| word.trim_end_matches([',', ':', ';']))
+        .collect();
+    let mut rows = words.windows(5).enumerate();
+    let twice = rows.find(|(at, row)| words[at + 1..].windows(5).any(|later| later == *row));
+    twice.map(|(_, row)| row.join(" "))
 }
 
 /// The twin of every test here: what judges them says no, too.
@@ -83,6 +97,15 @@ fn the_judge_can_say_no() {
     let bad = ["--disk", "path=no-such.img"];
     assert!(judge(&bad, "sunshine").contains("no 'sunshine'"));
     assert!(judge(&bad, "e").contains("not told once"));
+    let doubled = "echo 'vm.img is in no known format: it is in no known format' >&2; exit 1";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", doubled]);
+    let verdict = self::judge(&home, shell, FAILED, &["vm.img"], Duration::ZERO);
+    assert!(
+        verdict
+            .unwrap_err()
+            .contains("'is in no known format' is told twice")
+    );
     let mut left = Command::new("sleep");
     left.arg("60");
     home.adopt(&mut left);
@@ -153,6 +176,9 @@ fn kernels_that_are_none() {
     file("short", &fs::read(payload()).unwrap()[..300]);
     file("aarch", &elf(2, 183));
     file("x86-32", &elf(1, 3));
+    let mut object = elf(2, 62);
+    object[16] = 1;
+    file("object", &object);
     file("no-entry", &elf(2, 62));
     file("half", &bzimage());
     fs::create_dir(home.path().join("folder")).unwrap();
@@ -165,6 +191,7 @@ fn kernels_that_are_none() {
         ("aarch", "needs an x86-64 kernel"),
         ("x86-32", "32-bit ELF image"),
         ("no-entry", "no PVH note"),
+        ("object", "an object file"),
         ("half", "truncated"),
     ] {
         let mut run = Command::new(daemon("outboard"));
@@ -261,6 +288,7 @@ fn command_lines_that_cannot_be_meant() {
             &["'quark' is no virtio device", "rng"],
         ),
         (&["--cpus", "300"], &["300", "1 to 254"]),
+        (&["--cpus", "abc"], &["'abc'", "1 to 254"]),
         (&["--cpu", "host,smap"], &["write +smap or -smap"]),
         (&["--console", "screen"], &["'screen'", "socket=PATH"]),
         (&["--name", "a/b"], &["'a/b'", "letters"]),
@@ -300,7 +328,8 @@ fn description_files_name_the_key() {
             "kernel = 'k'\nmemory = { size = '1X' }",
             &["is not a size", "line 2"],
         ),
-        ("memory = { size = '1G' }", &["--kernel FILE"]),
+        ("memory = { size = '1G' }", &["--kernel FILE", "vm.toml"]),
+        ("kernel = 'k'\ncpus = 300", &["1 to 254", "In vm.toml: "]),
         (
             "kernel = 'k'\n[[disk]]\npath = 'a'\ncolour = 'red'",
             &["unknown field `colour`", "line 4"],
@@ -326,6 +355,14 @@ fn things_that_devices_cannot_use() {
     let home = home();
     fs::create_dir(home.path().join("folder")).unwrap();
     File::create(home.path().join("empty.img")).unwrap();
+    let begun = |name: &str, bytes: &[u8], len| {
+        let file = File::create(home.path().join(name)).unwrap();
+        (&file).write_all(bytes).unwrap();
+        file.set_len(len).unwrap();
+    };
+    begun("odd.img", b"QFI\xfb", 70_001);
+    begun("unsound.qcow2", b"QFI\xfb\0\0\0\x02", 65_536);
+    let long = format!("socket={}", "x".repeat(108));
     let cases: &[(&[&str], &[&str])] = &[
         (
             &["--disk", "path=no-such.img"],
@@ -336,6 +373,27 @@ fn things_that_devices_cannot_use() {
             &["'folder' is a directory", "disk0"],
         ),
         (&["--disk", "path=empty.img"], &["is empty", "truncate"]),
+        (
+            &["--disk", "path=disk.img,format=qcow2"],
+            &["is not in qcow2 format", "disk0", "format=raw"],
+        ),
+        (
+            &["--disk", "path=unsound.qcow2"],
+            &["is not a sound qcow2 image", "disk0"],
+        ),
+        (
+            &["--disk", "path=odd.img,format=raw"],
+            &["begins as a qcow2 image", "disk0", "format=qcow2"],
+        ),
+        (
+            &["--disk", "socket=folder"],
+            &["folder is a folder", "disk0"],
+        ),
+        (
+            &["--disk", "socket=disk.img"],
+            &["disk.img is a file, and no socket", "disk0"],
+        ),
+        (&["--disk", &long], &["107 bytes", "disk0"]),
         (
             &["--disk", "path=disk.img", "--disk", "path=disk.img"],
             // Whichever daemon comes second.
@@ -427,7 +485,7 @@ fn backends_that_talk_nonsense_or_not_at_all() {
         ("gone", absent, |mut stream| {
             let _ = stream.read(&mut [0; 12]);
         }),
-        ("nonsense", absent, |mut stream| {
+        ("nonsense", "what listens at", |mut stream| {
             let _ = stream.read(&mut [0; 12]);
             let _ = stream.write_all(&[0xa5; 4096]);
         }),

@@ -505,3 +505,22 @@ fn images_of_garbage_harm_nobody() {
         assert!(!words.contains("panicked"), "round {round}: {words}");
     }
 }
+
+#[test]
+fn a_backing_file_that_is_gone_is_told_of_as_one() {
+    let (_folder, dir) = folder();
+    let path = dir.join("over.qcow2");
+    let args = ["create", "-q", "-u", "-f", "qcow2", "-b", "gone.img", "-F"];
+    let args = [&args[..], &["raw", path.to_str().unwrap(), "16M"]].concat();
+    qemu_ok("qemu-img", &args);
+    let words = refusal(&path, &["--backing"]);
+    for part in [
+        "over.qcow2",
+        "its backing file",
+        "gone.img",
+        "qemu-img rebase",
+    ] {
+        assert!(words.contains(part), "{words}");
+    }
+    assert!(!words.contains("truncate"), "{words}");
+}

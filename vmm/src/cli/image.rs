@@ -74,7 +74,8 @@ fn run_line(image: &Path, taken: &Taken) -> String {
         "outboard run --kernel {}{} --cmdline 'console=ttyS0 root={root} rw' --disk {}",
         quoted(&taken.kernel.display().to_string()),
         initrd.unwrap_or_default(),
-        quoted(&format!("path={}", image.display())),
+        // A comma in a value is written twice.
+        quoted(&format!("path={}", image.display()).replace(',', ",,")),
     )
 }
 
@@ -100,8 +101,8 @@ mod tests {
             root: Some("/dev/vda1".into()),
         };
         assert_eq!(
-            run_line(Path::new("it's.raw"), &taken),
-            r"outboard run --kernel 'my boot/vmlinuz-1' --initrd b/initrd-1 --cmdline 'console=ttyS0 root=/dev/vda1 rw' --disk 'path=it'\''s.raw'"
+            run_line(Path::new("it's,mine.raw"), &taken),
+            r"outboard run --kernel 'my boot/vmlinuz-1' --initrd b/initrd-1 --cmdline 'console=ttyS0 root=/dev/vda1 rw' --disk 'path=it'\''s,,mine.raw'"
         );
     }
 }

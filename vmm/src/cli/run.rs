@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use outboard::config::{
-    Cpus, Description, Disk, Net, OnOff, PluginDevice, Ram, RawDevice, VmConfig, from_keyvals,
+    CpuConfig, Cpus, Description, Disk, Net, OnOff, PluginDevice, Ram, RawDevice, VmConfig,
+    from_keyvals,
 };
 use outboard::history::Recorder;
 use outboard::{logs, vm};
@@ -79,7 +80,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "ENTRY")]
     boot_entry: Option<String>,
     /// Number of vCPUs, 1 to 254 [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = cpus)]
     cpus: Option<u32>,
     /// CPU features to hide or demand, as QEMU spells them: host,-smap,+avx2
     #[arg(long, value_name = "MODEL")]
@@ -164,8 +165,19 @@ impl Run {
             Some(path) => Description::from_file(path)?,
             None => Description::default(),
         };
+        let (file, read) = (self.file.clone(), description.clone());
         self.override_with_flags(&mut description);
-        let config = description.resolve()?;
+        let beside = if description == read {
+            ""
+        } else {
+            " with the flags beside it"
+        };
+        let config = description.resolve().map_err(|why| match file {
+            Some(file) if !why.contains(&file.display().to_string()) => {
+                format!("In {}{beside}: {why}", file.display())
+            }
+            _ => why,
+        })?;
         Ok((description, config))
     }
 
@@ -197,6 +209,11 @@ impl Run {
         vm.no_reboot = OnOff(vm.no_reboot.0 || self.no_reboot);
         vm.no_ioeventfd = OnOff(vm.no_ioeventfd.0 || self.no_ioeventfd);
     }
+}
+
+fn cpus(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| format!("write a number of vCPUs, 1 to {}", CpuConfig::MAX))
 }
 
 /// What `--device` may be.

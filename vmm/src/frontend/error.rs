@@ -56,6 +56,15 @@ impl CallError {
         !matches!(self, Self::Refused { .. } | Self::Queue { .. })
     }
 
+    /// Whether somebody is there and answers what no backend of ours may: trying again is of no use.
+    pub fn is_nonsense(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::Malformed { .. } => true,
+            Self::Broken { .. } => !self.is_disconnect(),
+            Self::Stream { .. } | Self::Queue { .. } => false,
+        }
+    }
+
     /// Whether it is no more than that the other side has gone.
     pub fn is_disconnect(&self) -> bool {
         match self {
@@ -136,6 +145,34 @@ pub enum ConnectError {
         /// The last attempt's end.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Nobody can ever listen there.
+    #[error(
+        "Device '{id}': {} {why}; give the path of the socket at which its daemon listens",
+        path.display()
+    )]
+    NoSocket {
+        /// The device.
+        id: String,
+        /// The path that was given.
+        path: PathBuf,
+        /// What is there instead, or what is wrong with the path.
+        why: &'static str,
+    },
+    /// Who listens at its socket does not speak the protocol, or not the part that is needed.
+    #[error(
+        "Device '{id}': what listens at {} does not answer as a vhost-user backend must; give the \
+         socket of one that does",
+        path.display()
+    )]
+    Nonsense {
+        /// The device.
+        id: String,
+        /// The socket.
+        path: PathBuf,
+        /// What was asked, and what is wrong with the answer.
+        #[source]
+        source: CallError,
     },
     /// Somebody listens at its socket, and says nothing.
     #[error(

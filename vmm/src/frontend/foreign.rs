@@ -1,11 +1,13 @@
 //! Somebody else's daemon: reached where it listens, and started first where that is asked.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::actor::Actor;
-use super::error::ConnectError;
+use super::error::{CallError, ConnectError};
 use super::host;
 use super::link::Offer;
 use crate::supervisor::Process;
@@ -47,6 +49,10 @@ impl Actor {
         path: &Path,
         daemon: Option<(&str, &Process)>,
     ) -> Result<Offer, ConnectError> {
+        if let (None, Some(why)) = (daemon, why_no_socket(path)) {
+            let (id, path) = (self.id(), path.to_owned());
+            return Err(ConnectError::NoSocket { id, path, why });
+        }
         let (begin, time) = (Instant::now(), self.spec.deadlines.start);
         let mut pause = RETRY_FIRST;
         loop {
@@ -86,6 +92,13 @@ impl Actor {
             }
             if expired || begin.elapsed() >= time {
                 let (seconds, path) = (time.as_secs(), path.to_owned());
+                let source = match source.downcast::<CallError>() {
+                    Ok(cause) if !expired && cause.is_nonsense() => {
+                        return Err(nonsense(id, path, *cause, daemon));
+                    }
+                    Ok(cause) => cause,
+                    Err(source) => source,
+                };
                 return Err(match daemon {
                     Some((program, process)) => ConnectError::NotListening {
                         id,
@@ -108,5 +121,42 @@ impl Actor {
             }
             pause = pause.saturating_mul(2).min(RETRY_LONGEST);
         }
+    }
+}
+
+/// The end of attempts of which the last was answered, and not as a backend must.
+fn nonsense(
+    id: String,
+    path: PathBuf,
+    cause: CallError,
+    daemon: Option<(&str, &Process)>,
+) -> ConnectError {
+    match daemon {
+        Some((_, process)) => ConnectError::Handshake {
+            id,
+            cause,
+            then: String::new(),
+            words: process.last_words().to_string(),
+        },
+        None => ConnectError::Nonsense {
+            id,
+            path,
+            source: cause,
+        },
+    }
+}
+
+/// Why no daemon that starts later could listen at `path`; nothing where one might.
+fn why_no_socket(path: &Path) -> Option<&'static str> {
+    if SocketAddr::from_pathname(path).is_err() {
+        return Some("is longer than the 107 bytes that a socket's path may have");
+    }
+    let kind = path.metadata().ok()?.file_type();
+    if kind.is_socket() {
+        None
+    } else if kind.is_dir() {
+        Some("is a folder")
+    } else {
+        Some("is a file, and no socket")
     }
 }

@@ -28,12 +28,12 @@ pub enum ImageError {
         kind: &'static str,
     },
     /// A qcow2 image whose header says no.
-    #[error("Disk image '{path}' {source}")]
+    #[error("Disk image '{path}' {why}")]
     Header {
         /// The image.
         path: PathBuf,
-        /// What is wrong with it.
-        source: HeaderError,
+        /// What is wrong with it: the end of the sentence, and so no source, which is told behind it.
+        why: HeaderError,
     },
     /// A qcow2 image that cannot be used.
     #[error(
@@ -69,6 +69,21 @@ pub enum ImageError {
         /// Why not, and what to do.
         why: &'static str,
     },
+    /// A file below the image that cannot be opened.
+    #[error(
+        "Disk image '{path}' lies on top of its backing file '{backing}', which cannot be opened: \
+         restore that file or its permissions, or, where it has moved, tell the image with \
+         `qemu-img rebase -u -b FILE -F FORMAT '{path}'`"
+    )]
+    BackingOpen {
+        /// The image.
+        path: PathBuf,
+        /// The file below it.
+        backing: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// A file system without direct I/O.
     #[error(
         "Disk image '{path}' lies on a file system without direct I/O: leave --direct (direct=on) out"
@@ -101,6 +116,19 @@ pub enum ImageError {
          `truncate -s %{block} '{path}'`, or with `qemu-img resize` where it is qcow2"
     )]
     Size {
+        /// The image.
+        path: PathBuf,
+        /// Its length in bytes.
+        size: u64,
+        /// The unit the guest addresses.
+        block: u64,
+    },
+    /// The same of what is probably no raw disk at all: to grow it would do harm.
+    #[error(
+        "Disk image '{path}' has {size} bytes, which is not a multiple of {block}, and begins as a \
+         qcow2 image does: if you made it one, pass --format qcow2 (format=qcow2)"
+    )]
+    SizeOfQcow2 {
         /// The image.
         path: PathBuf,
         /// Its length in bytes.

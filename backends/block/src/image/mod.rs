@@ -88,9 +88,24 @@ impl Image {
             .transpose()
             .map_err(|source| direct_error(path, source))?;
         let mut geometry = file::geometry(&file, path)?;
+        let looks_qcow2 = qcow2::has_magic(&file);
+        let unharmed = |error| match error {
+            ImageError::Size { path, size, block } if looks_qcow2 => {
+                ImageError::SizeOfQcow2 { path, size, block }
+            }
+            error => error,
+        };
         let content = match Format::of(options.format, path) {
             Format::Raw => {
-                check_size(path, geometry.size, SECTOR)?;
+                check_size(path, geometry.size, SECTOR).map_err(unharmed)?;
+                if looks_qcow2 && options.format.is_none() {
+                    tracing::warn!(
+                        "Disk image '{}' begins as a qcow2 image does, and is served as raw, as its \
+                         name says: pass format=qcow2 if you made it one, or format=raw to hear no \
+                         more of it (a guest can write such a beginning)",
+                        path.display()
+                    );
+                }
                 if let Some(direct) = &direct {
                     geometry.prefer_block(direct.block);
                 }
@@ -108,7 +123,7 @@ impl Image {
         }
         let blocks = &mut geometry.blocks;
         blocks.physical = blocks.physical.max(blocks.logical);
-        check_size(path, geometry.size, u64::from(blocks.logical))?;
+        check_size(path, geometry.size, u64::from(blocks.logical)).map_err(unharmed)?;
         Ok(Self {
             content,
             path: path.to_owned(),

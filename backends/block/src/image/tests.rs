@@ -75,6 +75,12 @@ fn the_content_never_decides_the_format() {
     let file = file_of(512);
     std::fs::write(file.path(), [b"QFI\xfb".as_slice(), &[0; 508]].concat()).unwrap();
     assert!(Image::open(file.path(), &Options::default()).is_ok());
+    file.as_file().set_len(777).unwrap();
+    let message = refusal(file.path(), false);
+    assert!(
+        message.contains("format=qcow2") && !message.contains("truncate"),
+        "{message}"
+    );
 }
 
 /// Its node lies on a file system in memory (devtmpfs); what it stores must be flushed all the same.

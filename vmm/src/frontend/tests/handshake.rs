@@ -97,6 +97,41 @@ fn a_backend_that_serves_another_is_not_called_absent() {
 }
 
 #[test]
+fn a_backend_that_answers_nonsense_is_not_called_absent() {
+    use FrontendReq as R;
+    for (code, answer) in [
+        (R::GET_FEATURES, Answer::Bytes(vec![0xff; 64])),
+        (
+            R::GET_CONFIG,
+            Answer::Bytes(message(u32::from(R::GET_CONFIG) + 1, 5, &[0; 8])),
+        ),
+    ] {
+        let fake = Fake::new();
+        fake.on(code, answer);
+        let bench = bench_with(fake, |spec| spec.deadlines.start = Duration::from_secs(1));
+        let error = bench.err().unwrap();
+        assert!(matches!(error, ConnectError::Nonsense { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_path_where_nobody_can_ever_listen_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for (path, why) in [
+        (dir.path().to_owned(), "is a folder"),
+        (file, "no socket"),
+        (dir.path().join("x".repeat(108)), "107 bytes"),
+    ] {
+        let mut spec = spec(Host::Socket { path });
+        spec.deadlines.start = Duration::from_mins(1);
+        let error = connect(spec, &Arc::default()).err().unwrap();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+#[test]
 fn no_answer_in_the_handshake_hurts() {
     use FrontendReq as R;
     let codes = [
@@ -124,7 +159,11 @@ fn no_answer_in_the_handshake_hurts() {
                     let fake = Fake::new();
                     fake.on(code, answer);
                     match bench_with(fake, |spec| spec.deadlines.start = Duration::from_secs(1)) {
-                        Err(ConnectError::Socket { .. } | ConnectError::Busy { .. }) => {}
+                        Err(
+                            ConnectError::Socket { .. }
+                            | ConnectError::Busy { .. }
+                            | ConnectError::Nonsense { .. },
+                        ) => {}
                         // A config space that is refused costs the config space.
                         Ok(bench) if code == R::GET_CONFIG => {
                             assert_eq!(bench.device.identity().config_len, 0);

@@ -52,9 +52,9 @@ pub(super) fn open(
         source,
     };
     let len = file::geometry(image.file, path)?.size;
-    let header = Header::read(image.file, len).map_err(|source| ImageError::Header {
+    let header = Header::read(image.file, len).map_err(|why| ImageError::Header {
         path: path.to_owned(),
-        source,
+        why,
     })?;
     if let Some(name) = &header.backing
         && !backing
@@ -110,7 +110,14 @@ fn below(
             ));
         }
     };
-    let file = file::open(&path, true)?;
+    let file = file::open(&path, true).map_err(|error| match error {
+        ImageError::Open { source, .. } => ImageError::BackingOpen {
+            path: above.to_owned(),
+            backing: path.clone(),
+            source,
+        },
+        other => other,
+    })?;
     let unsound = |source| ImageError::Unsound {
         path: path.clone(),
         source,

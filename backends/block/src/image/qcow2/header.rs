@@ -28,8 +28,8 @@ const EXTERNAL_DATA: u64 = 1 << 2;
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
     /// The file cannot be read.
-    #[error("cannot be read")]
-    Read(#[from] io::Error),
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
     /// No magic number.
     #[error("is not in qcow2 format: pass --format raw (format=raw) if its name misleads")]
     Magic,
@@ -67,6 +67,13 @@ pub enum HeaderError {
     Field(&'static str),
 }
 
+/// Whether a file begins as a qcow2 image does. That never decides its format, see
+/// [`Format`](super::super::Format).
+pub(in super::super) fn has_magic(file: &File) -> bool {
+    let mut bytes = [0; 4];
+    file.read_exact_at(&mut bytes, 0).is_ok() && u32::from_be_bytes(bytes) == MAGIC
+}
+
 /// What is known of an image from its header.
 #[derive(Debug)]
 pub(super) struct Header {
@@ -82,7 +89,7 @@ impl Header {
         let mut bytes = [0; LEN];
         let mut have = 0usize;
         while let Some(rest @ [_, ..]) = bytes.get_mut(have..) {
-            match file.read_at(rest, have as u64)? {
+            match file.read_at(rest, have as u64).map_err(HeaderError::Read)? {
                 0 => break,
                 count => have = have.saturating_add(count),
             }
@@ -161,7 +168,8 @@ fn backing(file: &File, fields: &Fields<'_>, cluster: u32) -> Result<Option<Stri
         return Err(HeaderError::Field("backing file name"));
     }
     let mut name = vec![0; len as usize];
-    file.read_exact_at(&mut name, offset)?;
+    file.read_exact_at(&mut name, offset)
+        .map_err(HeaderError::Read)?;
     match String::from_utf8(name) {
         Ok(name) if !name.contains('\0') => Ok(Some(name)),
         _ => Err(HeaderError::Field("backing file name")),

@@ -23,6 +23,7 @@ use crate::op::Op;
 use crate::plan::HostIo;
 use chain::Layer;
 pub use header::HeaderError;
+pub(super) use header::has_magic;
 
 /// An open qcow2 image. When this value goes, what is only in memory of its tables is written.
 #[derive(Debug)]

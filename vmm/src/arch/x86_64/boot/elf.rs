@@ -20,6 +20,7 @@ const PHDR_SIZE: usize = 56;
 const CLASS_32: u8 = 1;
 const CLASS_64: u8 = 2;
 const DATA_LSB: u8 = 1;
+const ET_REL: u16 = 1;
 const EM_386: u16 = 3;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
@@ -70,6 +71,11 @@ pub(super) fn parse<I: Image>(image: &mut I, size: u64) -> Result<ElfKernel, Boo
             });
         }
     }
+    if u16_at(&header, 16) == ET_REL {
+        return Err(BootError::NotAKernel {
+            found: "is an object file or a kernel module, not yet linked".into(),
+        });
+    }
     let entry = u64_at(&header, 24);
     let table = u64_at(&header, 32);
     if usize::from(u16_at(&header, 54)) != PHDR_SIZE {
@@ -104,9 +110,7 @@ pub(super) fn parse<I: Image>(image: &mut I, size: u64) -> Result<ElfKernel, Boo
         }
     }
     if segments.is_empty() {
-        return Err(BootError::Damaged(
-            "an ELF image with nothing to load (an object file?)",
-        ));
+        return Err(BootError::Damaged("an ELF image with nothing to load"));
     }
     Ok(ElfKernel {
         entry,

@@ -204,6 +204,7 @@ fn images_that_cannot_boot_here_are_told_apart() {
     assert!(error(&|image| image[24..32].fill(0)).contains("PVH note"));
     assert!(error(&|image| image.truncate(180)).contains("truncated"));
     assert!(error(&|image| image.truncate(20)).contains("truncated"));
+    assert!(error(&|image| image[16] = 1).contains("object file"));
     assert!(error(&|image| image[56] = 0).contains("nothing to load"));
     assert!(error(&|image| image[91] = 0x7f).contains("--memory"));
     assert!(error(&|image| image[120] = 3).contains("is a program"));
