@@ -2,7 +2,7 @@
 //! say so and pass.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -93,6 +93,76 @@ fn passt_comes_and_goes_with_the_vm() {
             assert!(Instant::now() < end, "passt outlives the VM ({signal})");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// A VM whose passt is killed once the VM runs, and where its folder is.
+fn without_passt(net: &str) -> (Child, tempfile::TempDir) {
+    let (kernel, base) = (kernel(), tempfile::tempdir().unwrap());
+    let mut command = outboard(kernel.path(), net);
+    command
+        .args(["--name", "lone"])
+        .env("XDG_RUNTIME_DIR", base.path());
+    let mut vm = command.spawn().unwrap();
+    // Before, passt is on trial, and its end is the start's.
+    until("running", &mut vm, || info(base.path()).contains("running"));
+    let children = children(vm.id().cast_signed());
+    let mut passt = children.into_iter();
+    let passt = passt.find(|child| command_line(*child).contains("--foreground"));
+    kill(Pid::from_raw(passt.unwrap()), Signal::SIGKILL).unwrap();
+    (vm, base)
+}
+
+/// What the VM says of itself.
+fn info(base: &Path) -> String {
+    let mut command = Command::new(daemon("outboard"));
+    command.args(["info", "lone"]).env("XDG_RUNTIME_DIR", base);
+    String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
+}
+
+#[test]
+fn passts_end_is_told_and_the_vm_goes_on() {
+    if !can_run() {
+        return;
+    }
+    let (mut vm, base) = without_passt("user");
+    let (said, lines) = std::sync::mpsc::channel();
+    let stderr = io::BufReader::new(vm.stderr.take().unwrap());
+    std::thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            let _ = said.send(line);
+        }
+    });
+    let line = lines.recv_timeout(Duration::from_secs(20)).unwrap();
+    for part in ["net0", "link is down", "passt ended", "SIGKILL"] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    let told = info(base.path());
+    assert!(told.contains("net, cut off"), "{told}");
+    assert!(vm.try_wait().unwrap().is_none());
+    kill(Pid::from_raw(vm.id().cast_signed()), Signal::SIGTERM).unwrap();
+    vm.wait().unwrap();
+    // passt has not ended twice.
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line.contains("passt ended"))
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn passts_end_is_the_vms_where_that_is_wished() {
+    if !can_run() {
+        return;
+    }
+    let (vm, _base) = without_passt("user,on-exit=stop");
+    let output = vm.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    for part in ["net0", "passt ended", "SIGKILL"] {
+        assert!(said.contains(part), "{part} in {said}");
     }
 }
 

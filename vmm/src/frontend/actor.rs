@@ -26,6 +26,8 @@ use crate::transport::Identity;
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What stands behind a daemon is looked at for so long: it finds a port in use, say, at once.
 const TRIAL: Duration = Duration::from_millis(300);
+/// What stands behind a daemon that ends does so too, and may be the first to be seen.
+const TOGETHER: Duration = Duration::from_millis(100);
 
 /// A driver can try to start again and again.
 static REFUSED: RateLimit = RateLimit::new();
@@ -43,6 +45,8 @@ pub(super) struct Actor {
     pub(super) link: Option<Link>,
     /// The daemon, if we spawned it.
     pub(super) process: Option<Process>,
+    /// What stands behind it, until it has ended.
+    pub(super) behind: Option<Process>,
 }
 
 /// What a device turned out to be.
@@ -129,7 +133,12 @@ impl Actor {
             Err(_) => Duration::ZERO,
         };
         match process.wait(trial) {
-            None => offer,
+            None => {
+                let inbox = Arc::clone(&self.inbox);
+                process.at_end(move || inbox.alone());
+                self.behind = Some(process);
+                offer
+            }
             // It ends with the daemon, and then the daemon's end is what matters.
             Some(status) if status.success() && offer.is_err() => offer,
             Some(status) => Err(ConnectError::Ended {
@@ -275,6 +284,7 @@ impl Actor {
                         self.lose("the connection to its backend ended");
                     }
                 }
+                Command::Alone => self.cut_off(),
                 Command::Close => return self.watch.cut(),
             }
         }
@@ -421,6 +431,33 @@ impl Actor {
             reason,
             code,
             stop,
+        });
+    }
+
+    /// What stood behind the daemon has ended: the daemon goes on, with nobody to talk to.
+    fn cut_off(&mut self) {
+        let (Some(behind), Some(daemon)) = (self.behind.take(), &self.process) else {
+            return;
+        };
+        if daemon.wait(TOGETHER).is_some() || self.inbox.is_closing() {
+            return;
+        }
+        self.state.cut_off();
+        let id = self.id();
+        let name = behind.id().strip_prefix(&format!("{id}: "));
+        let name = name.unwrap_or_else(|| behind.id());
+        let status = behind.exited();
+        let how = status.map_or_else(String::new, |status| format!(" ({status})"));
+        let mut words = behind.last_words();
+        if status.is_some_and(|status| status.code().is_none()) {
+            // Who is killed has not said why.
+            words.lines.clear();
+        }
+        self.owner.device_cut_off(&Lost {
+            reason: format!("{name} ended{how}{words}"),
+            code: status.and_then(|status| status.code()),
+            stop: self.spec.config.on_exit == OnExit::Stop,
+            id,
         });
     }
 

@@ -80,6 +80,10 @@ pub struct Lost {
 pub trait Owner: Send + Sync {
     /// Called once at most for each device. The driver has been told already.
     fn device_lost(&self, lost: &Lost);
+
+    /// What stood behind the device's daemon is gone for good; the daemon is there. Called once at
+    /// most for each device.
+    fn device_cut_off(&self, lost: &Lost);
 }
 
 /// A virtio device whose backend is on the other end of a vhost-user stream. Dropped, it closes
@@ -134,6 +138,7 @@ impl Device {
             watch: Arc::clone(&watch),
             link: None,
             process: None,
+            behind: None,
         };
         let threads = Threads {
             inbox,
@@ -178,6 +183,11 @@ impl Device {
     /// Whether its backend is gone for good.
     pub fn is_lost(&self) -> bool {
         self.state.is_lost()
+    }
+
+    /// Whether what stood behind its daemon is gone for good: passt, behind a network card.
+    pub fn is_cut_off(&self) -> bool {
+        self.state.is_cut_off()
     }
 
     /// [Closes](Self::close) the device and sees its daemon end, by force where it does not by

@@ -39,6 +39,8 @@ pub(super) enum Command {
     Broken,
     /// The connection of this number ended.
     Lost(u64),
+    /// What stands behind the daemon has ended.
+    Alone,
     /// The device goes.
     Close,
 }
@@ -56,6 +58,7 @@ struct Posted {
     lost: Option<u64>,
     config_changed: bool,
     broken: bool,
+    alone: bool,
     closing: bool,
     resets_asked: u64,
     resets_done: u64,
@@ -140,6 +143,12 @@ impl Inbox {
         self.ready.notify_one();
     }
 
+    /// What stands behind the daemon has ended.
+    pub(super) fn alone(&self) {
+        self.posted().alone = true;
+        self.ready.notify_one();
+    }
+
     /// The device goes.
     pub(super) fn close(&self) {
         self.posted().closing = true;
@@ -176,6 +185,9 @@ impl Inbox {
             }
             if let Some(epoch) = posted.lost.take() {
                 return Command::Lost(epoch);
+            }
+            if std::mem::take(&mut posted.alone) {
+                return Command::Alone;
             }
             if let Some(command) = posted.commands.pop_front() {
                 return command;

@@ -22,6 +22,7 @@ pub(super) struct State {
     /// The daemon, if we spawned one.
     process: Mutex<Option<Process>>,
     lost: AtomicBool,
+    alone: AtomicBool,
 }
 
 #[derive(Default)]
@@ -66,6 +67,15 @@ impl State {
 
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// What stood behind the daemon is gone for good.
+    pub(super) fn cut_off(&self) {
+        self.alone.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.alone.load(Ordering::Relaxed)
     }
 
     /// Copies from the cache; zeros beyond its end.

@@ -1,5 +1,6 @@
 //! A handle on one daemon.
 
+use std::fmt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +24,18 @@ struct Inner {
     own_group: bool,
     exit: Mutex<Option<ExitStatus>>,
     exited: Condvar,
+    at_end: Mutex<AtEnd>,
     words: Mutex<Words>,
+}
+
+/// What is to be done at its end.
+#[derive(Default)]
+struct AtEnd(Option<Box<dyn FnOnce() + Send>>);
+
+impl fmt::Debug for AtEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AtEnd").field(&self.0.is_some()).finish()
+    }
 }
 
 impl Process {
@@ -34,6 +46,7 @@ impl Process {
             own_group,
             exit: Mutex::new(None),
             exited: Condvar::new(),
+            at_end: Mutex::default(),
             words: Mutex::new(Words::new(id, log)),
         }))
     }
@@ -61,6 +74,23 @@ impl Process {
             .wait_timeout_while(self.exit(), time, |exit| exit.is_none())
             .unwrap_or_else(PoisonError::into_inner);
         *exit
+    }
+
+    /// Does `work` when it has ended, on the supervisor's thread, which must not block; or now, if it
+    /// has. The last such wish counts.
+    pub fn at_end(&self, work: impl FnOnce() + Send + 'static) {
+        // Held, so that the end comes before or after.
+        let exit = self.exit();
+        if exit.is_none() {
+            self.at_end_wish().0 = Some(Box::new(work));
+            return;
+        }
+        drop(exit);
+        work();
+    }
+
+    fn at_end_wish(&self) -> MutexGuard<'_, AtEnd> {
+        self.0.at_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a signal to it, and to its children when it has a group of its own. Does nothing
@@ -103,7 +133,12 @@ impl Process {
             *exit = reap();
         }
         self.0.exited.notify_all();
-        exit.is_some()
+        let ended = exit.is_some();
+        drop(exit);
+        if ended && let Some(work) = self.at_end_wish().0.take() {
+            work();
+        }
+        ended
     }
 
     fn exit(&self) -> MutexGuard<'_, Option<ExitStatus>> {

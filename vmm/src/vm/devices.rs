@@ -441,4 +441,19 @@ impl Owner for DeviceOwner {
             );
         }
     }
+
+    fn device_cut_off(&self, lost: &Lost) {
+        if lost.stop {
+            if let Some(terminal) = &self.terminal {
+                terminal.restore();
+            }
+            self.events.post(Event::DeviceLost(lost.clone()));
+        } else {
+            tracing::warn!(
+                "Device '{}': the guest's link is down until the VM is started again: {}",
+                lost.id,
+                lost.reason
+            );
+        }
+    }
 }

@@ -82,7 +82,8 @@ pub struct DeviceInfo {
     pub program: String,
     /// The daemon's process, if the VMM started it.
     pub pid: Option<i32>,
-    /// `connected`, or `lost` for good.
+    /// `connected`; `cut off` where the daemon is there and what stood behind it, passt, is gone; or
+    /// `lost` for good.
     pub backend: String,
     /// Where somebody's daemon listens.
     pub socket: Option<PathBuf>,
@@ -250,10 +251,10 @@ impl DeviceInfo {
             host: host.to_owned(),
             program,
             pid: device.pid(),
-            backend: if device.is_lost() {
-                "lost"
-            } else {
-                "connected"
+            backend: match (device.is_lost(), device.is_cut_off()) {
+                (true, _) => "lost",
+                (false, true) => "cut off",
+                (false, false) => "connected",
             }
             .to_owned(),
             socket: match &config.host {

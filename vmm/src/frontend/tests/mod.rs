@@ -62,6 +62,10 @@ impl Owner for Ear {
     fn device_lost(&self, lost: &Lost) {
         self.hear(if lost.stop { "stop" } else { "degrade" });
     }
+
+    fn device_cut_off(&self, lost: &Lost) {
+        self.hear(&lost.reason);
+    }
 }
 
 /// A device in front of a fake.
