@@ -53,6 +53,7 @@ pub(super) struct Inbox {
 }
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // Each is a thing that is posted once however often.
 struct Posted {
     commands: VecDeque<Command>,
     lost: Option<u64>,
