@@ -101,6 +101,7 @@ impl Bench {
             host,
             queues: None,
             queue_size: None,
+            tag: None,
             on_exit: OnExit::Degrade,
         };
         let deadlines = Deadlines {

@@ -171,6 +171,7 @@ fn a_backend_that_is_not_ours_is_driven_boot_after_boot() {
         host: Host::Socket { path },
         queues: None,
         queue_size: None,
+        tag: None,
         on_exit: OnExit::Degrade,
     };
     let spec = Spec {

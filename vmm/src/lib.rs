@@ -22,6 +22,7 @@ pub mod image;
 pub mod kvm;
 pub mod logs;
 pub mod memory;
+pub mod monitor;
 mod own_folder;
 pub mod pci;
 mod places;

@@ -14,6 +14,7 @@ use crate::link::Link;
 use crate::mac::Mac;
 use crate::pairs::Pairs;
 use crate::stream::{Stream, StreamError};
+use crate::subnet::Subnet;
 use crate::switch::cli::SwitchArgs;
 use crate::tap::{Tap, TapError};
 
@@ -45,7 +46,7 @@ pub struct Cli {
     pub cable: CableArgs,
 
     /// Pairs of queues, each with a thread; more than one only on a tap by its name.
-    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["tap_fd", "stream", "stream_fd", "stream_listen"],
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["tap_fd", "ip", "stream", "stream_fd", "stream_listen"],
         value_parser = clap::value_parser!(u16).range(1..=16))]
     pub queues: u16,
 
@@ -77,9 +78,15 @@ pub struct CableArgs {
     #[arg(long = "tap", value_name = "NAME")]
     pub tap_name: Option<String>,
 
-    /// Inherited file descriptor attached to a tap (`IFF_TAP`, `IFF_NO_PI`, `IFF_VNET_HDR`).
+    /// Inherited file descriptor attached to a tap (`IFF_TAP`, `IFF_NO_PI`, `IFF_VNET_HDR`). Given
+    /// again, each is a queue of that tap, and a pair of the card's.
     #[arg(long, value_name = "N")]
-    pub tap_fd: Option<RawFd>,
+    pub tap_fd: Vec<RawFd>,
+
+    /// Make a tap, named vmtap0 or with the next free number, with this address on the host's side.
+    /// It ends with the daemon.
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    pub ip: Option<Subnet>,
 
     /// Connect to this Unix stream socket, each frame behind its length: passt, QEMU's stream
     /// netdev, or another card. When nobody is there the guest's link is down until somebody is.
@@ -118,8 +125,13 @@ impl CableArgs {
             return Pairs::new(taps.into_iter().map(Cable::Tap).collect())
                 .map_err(CableError::Queues);
         }
-        let cable = if let Some(fd) = self.tap_fd {
-            Cable::Tap(Tap::inherit(fd)?)
+        if !self.tap_fd.is_empty() {
+            let taps = Tap::inherit_queues(&self.tap_fd)?;
+            return Pairs::new(taps.into_iter().map(Cable::Tap).collect())
+                .map_err(CableError::Queues);
+        }
+        let cable = if let Some(subnet) = self.ip {
+            Cable::Tap(Tap::make(subnet)?)
         } else if let Some(path) = &self.stream {
             Cable::Stream(Stream::connect(path, link)?)
         } else if let Some(fd) = self.stream_fd {
@@ -158,6 +170,9 @@ mod tests {
         let parse = |args: &[&str]| Cli::try_parse_from([&["x", "--fd", "3"][..], args].concat());
         assert!(parse(&["--tap", "a"]).is_ok());
         assert!(parse(&["--tap-fd", "5"]).is_ok());
+        assert!(parse(&["--tap-fd", "5", "--tap-fd", "6"]).is_ok());
+        assert!(parse(&["--ip", "10.0.0.1/24"]).is_ok());
+        assert!(parse(&["--ip", "10.0.0.1/24", "--tap-fd", "6"]).is_err());
         assert!(parse(&[]).is_err());
         assert!(parse(&["--tap", "a", "--tap-fd", "5"]).is_err());
         assert!(parse(&["--stream", "/s"]).is_ok());

@@ -23,6 +23,7 @@ pub mod pairs;
 pub mod posted;
 pub mod receive;
 pub mod stream;
+mod subnet;
 pub mod switch;
 pub mod tap;
 pub mod transmit;

@@ -330,6 +330,7 @@ fuzz_target!(|life: Life| {
             host: Host::Socket { path: path.clone() },
             queues: None,
             queue_size: None,
+            tag: None,
             on_exit: OnExit::Degrade,
         },
         terminal: false,

@@ -135,15 +135,11 @@ impl Client {
 
 /// The answer, or what it says of why not.
 fn refused(status: StatusCode, body: Bytes) -> Result<Bytes, ClientError> {
-    #[derive(serde::Deserialize)]
-    struct Answer {
-        error: String,
-    }
     if status.is_success() {
         return Ok(body);
     }
-    let text = match serde_json::from_slice::<Answer>(&body) {
-        Ok(answer) => answer.error,
+    let text = match serde_json::from_slice::<Vec<String>>(&body) {
+        Ok(causes) => causes.join(": "),
         Err(_) => format!("{status}: {}", String::from_utf8_lossy(&body)),
     };
     Err(ClientError::Refused(text))

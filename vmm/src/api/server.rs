@@ -1,42 +1,88 @@
 //! The socket, and the thread that serves it.
+#![allow(unsafe_code)] // a descriptor is inherited by its number
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{getsockopt, sockopt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
+use super::connection::Connection;
 use super::routes;
 use crate::vm::Control;
 
 /// How long the answers under way may take once the VM is over.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// As many clients are served at once; others wait.
+const CLIENTS: usize = 64;
+/// How long to wait when a connection cannot be taken, for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// The API of one VM, served on a thread called `api`. Dropped, it answers what it has been asked,
-/// within a second, and removes its socket.
+/// Where to listen.
+#[derive(Debug)]
+pub enum Place {
+    /// At a path, for the owner of this process only. The socket of one that was killed is replaced.
+    Path(PathBuf),
+    /// At a socket that somebody has made, and removes.
+    Inherited(OwnedFd),
+}
+
+impl Place {
+    /// A listening Unix socket that the process has inherited as descriptor `number`. Call it before
+    /// anything else opens one, and once for each.
+    ///
+    /// # Errors
+    /// There is no listening socket.
+    pub fn inherited(number: RawFd) -> io::Result<Self> {
+        if number <= libc::STDERR_FILENO {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: borrowed only to ask what it is, which does no harm when it is nothing.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+        if !getsockopt(&borrowed, sockopt::AcceptConn)? {
+            return Err(io::Error::other("the socket does not listen"));
+        }
+        fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        // SAFETY: it is open, and the contract above says it is ours.
+        Ok(Self::Inherited(unsafe { OwnedFd::from_raw_fd(number) }))
+    }
+}
+
+/// The API, served on a thread called `api`. Dropped, it answers what it has been asked, within a
+/// second, and removes the socket that it has made.
 pub struct Server {
-    path: PathBuf,
+    path: Option<PathBuf>,
+    made: bool,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Listens at `path`, for the owner of this process only. What was there before is removed:
-    /// the caller owns the folder.
+    /// Listens at `place`.
     ///
     /// # Errors
-    /// The socket or the thread cannot be made.
-    pub fn listen(path: &Path, control: Control) -> io::Result<Self> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = std::os::unix::net::UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    /// The socket or the thread cannot be made, or another process listens there.
+    pub fn listen(place: Place, control: Control) -> io::Result<Self> {
+        let made = matches!(place, Place::Path(_));
+        let listener = match place {
+            Place::Path(path) => bind(&path)?,
+            Place::Inherited(socket) => StdListener::from(socket),
+        };
         listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let path = address.as_pathname().map(std::path::absolute).transpose()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("api".into())
@@ -46,38 +92,86 @@ impl Server {
                 }
             })?;
         Ok(Self {
-            path: path.into(),
+            path,
+            made,
             stop: Some(stop),
             thread: Some(thread),
         })
     }
+
+    /// Where it listens; `None` for a socket without a path.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+}
+
+fn bind(path: &Path) -> io::Result<StdListener> {
+    if let Ok(there) = path.symlink_metadata() {
+        // What is no socket, bind complains of.
+        if there.file_type().is_socket() && StdStream::connect(path).is_err() {
+            std::fs::remove_file(path)?;
+        }
+    }
+    let listener = StdListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 fn serve(
-    listener: std::os::unix::net::UnixListener,
+    listener: StdListener,
     control: Control,
-    stopped: oneshot::Receiver<()>,
+    mut stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let listener = UnixListener::from_std(listener)?;
-        let (told, over) = oneshot::channel();
-        let serve = axum::serve(listener, routes::router(control)).with_graceful_shutdown(async {
-            // The sender's end says the same.
-            let _ = stopped.await;
-            let _ = told.send(());
-        });
-        let late = async {
-            let _ = over.await;
-            tokio::time::sleep(LAST_ANSWERS).await;
-        };
-        tokio::select! {
-            served = serve.into_future() => served,
-            () = late => Ok(()),
+        let router = routes::router(control);
+        let (closing, closed) = watch::channel(());
+        let mut clients = JoinSet::new();
+        loop {
+            tokio::select! {
+                // The sender's end says the same.
+                _ = &mut stopped => break,
+                accepted = listener.accept(), if clients.len() < CLIENTS => match accepted {
+                    Ok((stream, _)) => {
+                        clients.spawn(client(stream, router.clone(), closed.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a client of the API is not taken");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+                Some(_) = clients.join_next(), if !clients.is_empty() => {}
+            }
         }
+        drop((listener, closing));
+        let last = async { while clients.join_next().await.is_some() {} };
+        // Those who are late see the connection's end.
+        let _ = tokio::time::timeout(LAST_ANSWERS, last).await;
+        Ok(())
     })
+}
+
+/// Serves one client until it leaves, or, between two requests, until `closed` is.
+async fn client(stream: UnixStream, router: Router, mut closed: watch::Receiver<()>) {
+    let (connection, fds) = Connection::new(stream);
+    let service = TowerToHyperService::new(router.layer(Extension(fds)));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(connection), service);
+    tokio::pin!(served);
+    let served = tokio::select! {
+        served = served.as_mut() => served,
+        _ = closed.changed() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a client of the API has left in the middle");
+    }
 }
 
 impl Drop for Server {
@@ -86,6 +180,8 @@ impl Drop for Server {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = self.path.as_ref().filter(|_| self.made) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }

@@ -16,11 +16,13 @@ mod plugin;
 mod run;
 mod say;
 mod start;
+mod vmm;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use outboard::logs;
+use outboard::vm::End;
 use tracing::level_filters::LevelFilter;
 
 const EXAMPLES: &str = "\
@@ -88,6 +90,8 @@ enum Verb {
     Attach(Box<manage::Attach>),
     /// Take a device out of a running VM
     Detach(manage::Detach),
+    /// Start a VMM without a VM, steered by Cloud Hypervisor's API
+    Vmm(vmm::Vmm),
     /// Say whether this machine can run VMs, and what to do where it cannot
     Doctor(doctor::Doctor),
     /// Take a kernel and its initrd out of a disk image
@@ -116,6 +120,9 @@ enum LogLevel {
 
 /// Parses the command line and does what it says.
 pub(crate) fn main() -> ExitCode {
+    if vmm::is_cloud_hypervisor() {
+        return vmm::as_cloud_hypervisor();
+    }
     let cli = Cli::parse();
     logs::start(cli.log_level.map(LogLevel::filter));
     match cli.verb {
@@ -136,6 +143,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Resume(vm) => vm.ask("vm.resume"),
         Verb::Attach(attach) => attach.execute(),
         Verb::Detach(detach) => detach.execute(),
+        Verb::Vmm(vmm) => vmm.execute(),
         Verb::Doctor(doctor) => doctor.execute(),
         Verb::Image(image) => image.execute(),
         Verb::Iso(iso) => iso.execute(),
@@ -157,6 +165,16 @@ impl LogLevel {
             Self::Trace => LevelFilter::TRACE,
         }
     }
+}
+
+/// Says how a VM ended, where something went wrong, and keeps it.
+fn finished(end: &End) -> ExitCode {
+    if let Some(message) = end.message() {
+        say::complain(&format!("outboard: {message}"));
+        logs::note(&message);
+    }
+    logs::note(&format!("-- the VM ended: {end:?}"));
+    end.exit_code()
 }
 
 /// Prints an error and its causes, each once, and keeps it.

@@ -9,7 +9,7 @@ use outboard::config::{
     from_keyvals,
 };
 use outboard::history::Recorder;
-use outboard::{logs, vm};
+use outboard::vm;
 
 use super::say;
 
@@ -20,11 +20,11 @@ const EXAMPLES: &str = "\
 Keys of --disk:
   path=FILE | socket=PATH, readonly, format=raw|qcow2 (else by the suffix), backing=on (open the
   files a qcow2 image lies on), direct=on (past the page cache), block-size=512|4096, queues=N,
-  serial=TEXT
+  queue-size=N, serial=TEXT
 Keys of --net:
-  tap=NAME | user | stream=PATH | stream-listen=PATH | socket=PATH, mac=ADDRESS,
-  queues=N (with tap), forward=2222:22 (with user: [udp:][ADDRESS/]HOST:GUEST, '+' between
-  several)
+  tap=NAME | ip=ADDRESS/BITS (makes a tap) | user | stream=PATH | stream-listen=PATH |
+  socket=PATH, mac=ADDRESS, queues=N (with tap), queue-size=N, mtu=BYTES, forward=2222:22 (with
+  user: [udp:][ADDRESS/]HOST:GUEST, '+' between several)
 Keys of --device:
   plugin=FILE, host=process|vmm (where its code runs), device=NAME (of a plugin with several),
   and the device's own options, which `outboard plugin inspect FILE` lists; queues=N, name=TEXT
@@ -145,14 +145,7 @@ impl Run {
             });
         }
         match ended {
-            Ok(end) => {
-                if let Some(message) = end.message() {
-                    say::complain(&format!("outboard: {message}"));
-                    logs::note(&message);
-                }
-                logs::note(&format!("-- the VM ended: {end:?}"));
-                end.exit_code()
-            }
+            Ok(end) => super::finished(&end),
             Err(error) => {
                 super::complain(&error);
                 ExitCode::FAILURE

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::logs::is_off;
 use super::shorthand::{self, read_file};
 use super::values::{OnOff, Size, number};
-use super::{OnExit, PluginDevice, Port, VirtioId};
+use super::{Handed, OnExit, PluginDevice, Port, VirtioId};
 
 /// A VM as described, defaults not yet filled in.
 ///
@@ -193,6 +193,13 @@ pub struct Disk {
         skip_serializing_if = "Option::is_none"
     )]
     pub queues: Option<u16>,
+    /// The greatest queue size to show to the guest, a power of two; 256 when absent.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub queue_size: Option<u16>,
     /// What the daemon's end means for the VM.
     #[serde(default)]
     pub on_exit: OnExit,
@@ -208,6 +215,13 @@ pub struct Net {
     /// Instead of `tap`: user-mode networking by passt, which needs no privileges.
     #[serde(default, skip_serializing_if = "OnOff::is_off")]
     pub user: OnOff,
+    /// Instead of `tap`: descriptors attached to one, a pair of queues each. Only the API takes them.
+    #[serde(skip)]
+    pub fds: Vec<Handed>,
+    /// Instead of `tap`: a new tap, named by the host, which has this address: `192.168.10.10/24`.
+    /// It ends with the card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
     /// With `user`: ports of the host that lead to the guest, `[udp:][ADDRESS/]HOST:GUEST`, with
     /// `+` between several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,6 +252,20 @@ pub struct Net {
         skip_serializing_if = "Option::is_none"
     )]
     pub queues: Option<u16>,
+    /// The greatest queue size to show to the guest, a power of two; 256 when absent.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub queue_size: Option<u16>,
+    /// The longest packet, as advice to the guest, in bytes; 1500 when absent.
+    #[serde(
+        default,
+        deserialize_with = "number::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub mtu: Option<u16>,
     /// The card's address; derived from the VM's name when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
@@ -281,6 +309,9 @@ pub struct RawDevice {
         skip_serializing_if = "Option::is_none"
     )]
     pub queue_size: Option<u16>,
+    /// Of a file system whose daemon does not tell it: what the guest mounts it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
     /// PCI slot.
     #[serde(
         default,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::VirtioId;
+use super::{Handed, VirtioId};
 
 /// One virtio device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct DeviceConfig {
     /// The greatest queue size to show to the driver, a power of two up to 32768; `None` shows one
     /// that backends in use take. vhost-user does not tell it.
     pub queue_size: Option<u16>,
+    /// What the guest mounts a file system by, where the backend has no config space to tell it.
+    pub tag: Option<String>,
     /// What the end of the backend means for the VM.
     pub on_exit: OnExit,
 }
@@ -36,6 +38,17 @@ pub enum Host {
         program: String,
         /// Its arguments, without the one that names the stream.
         args: Vec<String>,
+    },
+    /// The same, and it inherits descriptors that somebody has handed to the VMM.
+    Given {
+        /// The daemon's name, as above.
+        program: String,
+        /// Its arguments, without those that name descriptors.
+        args: Vec<String>,
+        /// The argument before the number of each: `--tap-fd`.
+        flag: String,
+        /// The descriptors, in order.
+        fds: Vec<Handed>,
     },
     /// The same, and a program of somebody else's behind the daemon, wired to it by a stream.
     Backed {

@@ -5,7 +5,9 @@
 
 mod description;
 mod devices;
+mod edit;
 mod foreign;
+mod handed;
 mod hosts;
 mod keyvals;
 mod logs;
@@ -25,6 +27,7 @@ mod virtio_id;
 pub use description::{Cpus, Description, Disk, Net, Ram, RawDevice};
 pub use devices::{Behind, DeviceConfig, Host, OnExit};
 pub(crate) use foreign::FD;
+pub use handed::Handed;
 pub(crate) use hosts::console_args;
 pub use keyvals::from_keyvals;
 pub use mac::Mac;
@@ -40,6 +43,8 @@ use std::path::PathBuf;
 /// A virtual machine, checked and complete.
 #[derive(Debug, Clone)]
 pub struct VmConfig {
+    /// The VM as described, its defaults filled in.
+    pub description: Box<Description>,
     /// Letters, digits, `-`, `_` and `.`; 1 to 64 characters.
     pub name: String,
     /// The virtual CPUs.

@@ -1,6 +1,6 @@
 //! How a network card is hosted: on what cable, and who is at the other end of it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::description::Net;
 use super::hosts::flag;
@@ -12,6 +12,9 @@ const PASST: &str = "passt";
 /// The most queue pairs that `outboard-net` serves.
 const QUEUES_MAX: u16 = 16;
 
+/// Virtio 1.2, section 5.1.5: the least that `mtu` may say.
+const MTU_MIN: u16 = 68;
+
 /// Fills the card's address in.
 pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, String> {
     let cables = [
@@ -20,11 +23,13 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
         net.stream.is_some(),
         net.stream_listen.is_some(),
         net.socket.is_some(),
+        net.ip.is_some(),
+        !net.fds.is_empty(),
     ];
     if cables.iter().filter(|given| **given).count() != 1 {
         return Err(format!(
-            "net '{id}': give exactly one of tap=NAME, user, stream=PATH, stream-listen=PATH and \
-             socket=PATH"
+            "net '{id}': give exactly one of tap=NAME, ip=ADDRESS/BITS, user, stream=PATH, \
+             stream-listen=PATH and socket=PATH"
         ));
     }
     if net.forward.is_some() && !net.user.0 {
@@ -40,6 +45,12 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
                  out here"
             ));
         }
+        if net.mtu.is_some() {
+            return Err(format!(
+                "net '{id}': mtu is for the daemon that listens at socket=PATH to know; leave it \
+                 out here"
+            ));
+        }
         return Ok(Host::Socket { path: path.clone() });
     }
     let mac = match &net.mac {
@@ -51,6 +62,14 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
     net.mac = Some(mac.to_string());
     let program = "outboard-net".to_owned();
     let mut args = vec![flag("mac", mac)];
+    if let Some(mtu) = net.mtu {
+        if mtu < MTU_MIN {
+            return Err(format!(
+                "net '{id}': mtu={mtu} is out of range; choose {MTU_MIN} to 65535"
+            ));
+        }
+        args.push(flag("mtu", mtu));
+    }
     if net.user.0 {
         let forward = net.forward.as_deref().unwrap_or_default();
         let behind = passt(forward).map_err(|why| format!("net '{id}': forward: {why}"))?;
@@ -60,7 +79,18 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
             behind,
         });
     }
-    if let Some(tap) = &net.tap {
+    if !net.fds.is_empty() {
+        return Ok(Host::Given {
+            program,
+            args,
+            flag: "--tap-fd".into(),
+            fds: net.fds.clone(),
+        });
+    }
+    if let Some(ip) = &net.ip {
+        check_ip(ip).map_err(|why| format!("net '{id}': ip: {why}"))?;
+        args.push(flag("ip", ip));
+    } else if let Some(tap) = &net.tap {
         args.push(flag("tap", tap));
         if let Some(queues) = net.queues {
             args.push(flag("queues", queues));
@@ -75,6 +105,13 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
 
 fn check_queues(net: &Net, id: &str) -> Result<(), String> {
     match net.queues {
+        Some(queues) if !net.fds.is_empty() && usize::from(queues) != net.fds.len() => {
+            Err(format!(
+                "net '{id}': queues={queues}, with {} descriptors; give one for each pair of queues",
+                net.fds.len()
+            ))
+        }
+        Some(_) if !net.fds.is_empty() => Ok(()),
         Some(_) if net.tap.is_none() => Err(format!(
             "net '{id}': queues is for a tap; write tap=NAME,queues=2"
         )),
@@ -83,6 +120,18 @@ fn check_queues(net: &Net, id: &str) -> Result<(), String> {
         )),
         _ => Ok(()),
     }
+}
+
+fn check_ip(text: &str) -> Result<(), String> {
+    let fits = text.split_once('/').is_some_and(|(address, bits)| {
+        address.parse::<Ipv4Addr>().is_ok() && matches!(bits.parse(), Ok(1..=32_u8))
+    });
+    if fits {
+        return Ok(());
+    }
+    Err(format!(
+        "'{text}' is no address of a network; write it with its bits, as in 192.168.10.10/24"
+    ))
 }
 
 /// passt with the ports that `forward` names.

@@ -94,12 +94,13 @@ impl NewDevice {
         }
     }
 
-    /// Checks it, and fills in what it leaves open, beside the devices that the VM called `vm` has.
+    /// Checks it, and fills in, in place, what it leaves open, beside the devices that the VM called
+    /// `vm` has.
     ///
     /// # Errors
     /// One sentence that names the key, the value and the remedy.
     pub fn resolve(
-        mut self,
+        &mut self,
         vm: &str,
         runtime_dir: &Path,
         taken: &Taken,
@@ -117,7 +118,7 @@ impl NewDevice {
         for (slot, id) in taken {
             slots.fixed(id, *slot)?;
         }
-        let (kind, id, addr) = match &mut self {
+        let (kind, id, addr) = match self {
             Self::Disk(disk) => ("disk".to_owned(), &mut disk.id, disk.addr),
             Self::Net(net) => ("net".to_owned(), &mut net.id, net.addr),
             Self::Raw(raw) => (raw.id.name(), &mut raw.name, raw.addr),
@@ -135,7 +136,7 @@ impl NewDevice {
             slots.fixed(id, slot)?;
         }
         let id = id.clone();
-        let device = match &mut self {
+        let device = match self {
             Self::Disk(disk) => disk_device(disk, &mut slots),
             Self::Net(net) => net_device(net, Mac::derived(vm, number), &mut slots),
             Self::Raw(raw) => raw_device(raw, &mut slots, runtime_dir),

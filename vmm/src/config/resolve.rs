@@ -17,6 +17,8 @@ use super::{
 pub(crate) const DEFAULT_NAME: &str = "vm";
 
 const MEMORY_MIN: u64 = 32 << 20;
+/// Virtio 1.2, section 5.11.4.
+const FS_TAG_MAX: usize = 36;
 const MEMORY_STEP: u64 = 2 << 20;
 /// What `--cdrom`, `--console`, `--serial` and the VMM are called, in messages and logs.
 pub(super) const OUR_OWN: [&str; 5] = ["cdrom0", "console0", "serial", "ttyS0", "vmm"];
@@ -47,9 +49,11 @@ impl Description {
         }
         let logs = log_config(self.log_dir.as_deref(), &name);
         let (devices, plugins) = self.devices(&name, console.as_ref(), &serial, &runtime_dir)?;
+        let (cpus, memory) = (self.cpus()?, self.ram()?);
         Ok(VmConfig {
-            cpus: self.cpus()?,
-            memory: self.ram()?,
+            description: Box::new(self.clone()),
+            cpus,
+            memory,
             boot,
             no_reboot: self.no_reboot.0,
             no_ioeventfd: self.no_ioeventfd.0,
@@ -259,9 +263,11 @@ pub(super) fn net_device(
 ) -> Result<DeviceConfig, String> {
     let id = net.id.clone().unwrap_or_default();
     let host = net_host(net, &id, mac)?;
+    check_queue_size("net", &id, net.queue_size)?;
     let slot = net.addr.map_or_else(|| slots.any(&id, Kind::Net), Ok)?;
     net.addr = Some(slot);
     Ok(DeviceConfig {
+        queue_size: net.queue_size,
         on_exit: net.on_exit,
         ..device(&id, VirtioId::NET, slot, host)
     })
@@ -271,10 +277,12 @@ pub(super) fn net_device(
 pub(super) fn disk_device(disk: &mut Disk, slots: &mut Slots) -> Result<DeviceConfig, String> {
     let id = disk.id.clone().unwrap_or_default();
     let host = disk_host(disk, &id)?;
+    check_queue_size("disk", &id, disk.queue_size)?;
     let slot = disk.addr.map_or_else(|| slots.any(&id, Kind::Disk), Ok)?;
     disk.addr = Some(slot);
     Ok(DeviceConfig {
         queues: disk.queues,
+        queue_size: disk.queue_size,
         on_exit: disk.on_exit,
         ..device(&id, VirtioId::BLOCK, slot, host)
     })
@@ -301,19 +309,35 @@ pub(super) fn raw_device(
 ) -> Result<DeviceConfig, String> {
     let id = raw.name.clone().unwrap_or_default();
     let host = raw_host(raw, &id, runtime_dir)?;
-    if let Some(size) = raw.queue_size.filter(|size| !size.is_power_of_two()) {
-        return Err(format!(
-            "device '{id}': queue-size={size} is no power of two; choose one up to 32768"
-        ));
+    check_queue_size("device", &id, raw.queue_size)?;
+    if let Some(tag) = &raw.tag {
+        if raw.id != VirtioId::FS {
+            return Err(format!("device '{id}': tag is for id=fs; leave it out"));
+        }
+        if !(1..=FS_TAG_MAX).contains(&tag.len()) {
+            return Err(format!(
+                "device '{id}': tag={tag} is not of 1 to {FS_TAG_MAX} bytes; choose another"
+            ));
+        }
     }
     let slot = raw.addr.map_or_else(|| slots.any(&id, Kind::Other), Ok)?;
     raw.addr = Some(slot);
     Ok(DeviceConfig {
         queues: raw.queues,
         queue_size: raw.queue_size,
+        tag: raw.tag.clone(),
         on_exit: raw.on_exit,
         ..device(&id, raw.id, slot, host)
     })
+}
+
+fn check_queue_size(kind: &str, id: &str, size: Option<u16>) -> Result<(), String> {
+    match size.filter(|size| !size.is_power_of_two()) {
+        Some(size) => Err(format!(
+            "{kind} '{id}': queue-size={size} is no power of two; choose one up to 32768"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn read(text: &str, key: &str) -> Result<Port, String> {
@@ -368,6 +392,7 @@ fn device(id: &str, virtio_id: VirtioId, slot: u8, host: Host) -> DeviceConfig {
         host,
         queues: None,
         queue_size: None,
+        tag: None,
         on_exit: super::OnExit::default(),
     }
 }

@@ -40,6 +40,8 @@ impl VirtioId {
     pub const BLOCK: Self = Self(2);
     /// A console.
     pub const CONSOLE: Self = Self(3);
+    /// A shared file system.
+    pub const FS: Self = Self(26);
 
     /// The number.
     pub fn get(self) -> u32 {

@@ -19,7 +19,7 @@ use super::state::State;
 use super::watch::Watch;
 use crate::config::{Behind, Host, OnExit};
 use crate::plugin::serve;
-use crate::supervisor::{Process, Supervisor};
+use crate::supervisor::{Error, Process, Supervisor};
 use crate::transport::Identity;
 
 /// A daemon whose stream has ended is about to exit; its last words are worth this wait.
@@ -60,7 +60,19 @@ impl Actor {
     /// Brings the backend up and through the handshake.
     pub(super) fn connect(&mut self) -> Result<Ready, ConnectError> {
         let offer = match self.spec.config.host.clone() {
-            Host::Process { program, args } => self.spawn(&program, &args, None)?,
+            Host::Process { program, args } => self.spawn(&program, &args, Vec::new())?,
+            Host::Given {
+                program,
+                args,
+                flag,
+                fds,
+            } => {
+                let wires = host::given(&flag, &fds).map_err(|source| ConnectError::Spawn {
+                    id: self.id(),
+                    source: Error::Supervisor(source),
+                })?;
+                self.spawn(&program, &args, wires)?
+            }
             Host::Backed {
                 program,
                 args,
@@ -78,6 +90,17 @@ impl Actor {
                 options,
             } => self.serve_plugin(path, device, options)?,
         };
+        let mut offer = offer;
+        if let Some(tag) = self
+            .spec
+            .config
+            .tag
+            .as_deref()
+            .filter(|_| offer.config.is_empty())
+        {
+            let queues = self.spec.config.queues.unwrap_or(2).saturating_sub(1);
+            offer.config = class::fs_config(tag, queues);
+        }
         let id = self.id();
         if offer.features & class::VERSION_1 == 0 {
             return Err(ConnectError::Legacy { id });
@@ -127,7 +150,7 @@ impl Actor {
                     source,
                 }
             })?;
-        let offer = self.spawn(program, args, Some(wire));
+        let offer = self.spawn(program, args, vec![wire]);
         let trial = match offer {
             Ok(_) => TRIAL.saturating_sub(begin.elapsed()),
             Err(_) => Duration::ZERO,
@@ -178,10 +201,10 @@ impl Actor {
         &mut self,
         program: &str,
         args: &[String],
-        wire: Option<Wire>,
+        wires: Vec<Wire>,
     ) -> Result<Offer, ConnectError> {
         let (id, terminal) = (self.id(), self.spec.terminal);
-        let spawned = host::spawn(&self.supervisor, &id, program, args, wire, terminal);
+        let spawned = host::spawn(&self.supervisor, &id, program, args, wires, terminal);
         let (stream, process) = spawned.map_err(|source| ConnectError::Spawn { id, source })?;
         self.meet(stream, program, &process)
     }

@@ -81,6 +81,13 @@ pub(super) fn queues_offered(device_id: u32, answer: u64, asked: Option<u16>) ->
     }
 }
 
+/// The config space of a file system (virtio 1.2, section 5.11.4), for a backend that has none.
+pub(super) fn fs_config(tag: &str, request_queues: u16) -> Vec<u8> {
+    let mut config: Vec<u8> = tag.bytes().chain(std::iter::repeat(0)).take(36).collect();
+    config.extend(u32::from(request_queues).to_le_bytes());
+    config
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

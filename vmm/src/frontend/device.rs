@@ -1,6 +1,7 @@
 //! A device as the VM and the transport see it.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -178,6 +179,11 @@ impl Device {
     pub fn pid(&self) -> Option<i32> {
         let process = self.state.process()?;
         process.exited().is_none().then(|| process.pid())
+    }
+
+    /// Where its daemon's console is, if it has said so.
+    pub fn place(&self) -> Option<PathBuf> {
+        self.state.process()?.place()
     }
 
     /// Whether its backend is gone for good.

@@ -8,17 +8,17 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use crate::config::{Behind, FD};
+use crate::config::{Behind, FD, Handed};
 use crate::supervisor::{Command, Error, Process, Supervisor, locate};
 
-/// Spawns a daemon of ours with one end of a stream; the other is ours. `wire`: what stands behind
-/// it.
+/// Spawns a daemon of ours with one end of a stream; the other is ours. `wires`: what else it
+/// inherits.
 pub(super) fn spawn(
     supervisor: &Supervisor,
     id: &str,
     program: &str,
     args: &[String],
-    wire: Option<Wire>,
+    wires: Vec<Wire>,
     terminal: bool,
 ) -> Result<(UnixStream, Process), Error> {
     let program = locate(program)?;
@@ -28,16 +28,28 @@ pub(super) fn spawn(
         .arg("--fd")
         .fd(theirs)
         .terminal(terminal);
-    if let Some(wire) = wire {
+    for wire in wires {
         command = command.arg(wire.flag).fd(wire.end);
     }
     Ok((ours, supervisor.spawn(command)?))
 }
 
-/// A daemon's end of the stream to what stands behind it.
+/// What a daemon inherits besides its stream: the end of the stream to what stands behind it, or
+/// what somebody has handed to the VMM.
 pub(super) struct Wire {
     flag: String,
-    end: UnixStream,
+    end: OwnedFd,
+}
+
+/// The descriptors that somebody has handed to the VMM, once more each.
+pub(super) fn given(flag: &str, fds: &[Handed]) -> io::Result<Vec<Wire>> {
+    let wire = |fd: &Handed| {
+        Ok(Wire {
+            flag: flag.to_owned(),
+            end: fd.duplicate()?,
+        })
+    };
+    fds.iter().map(wire).collect()
 }
 
 /// Spawns what stands behind the daemon of the device `id`. It ends by itself when the daemon does:
@@ -58,7 +70,7 @@ pub(super) fn spawn_behind(
         .fd(far);
     let wire = Wire {
         flag: behind.wire.clone(),
-        end: near,
+        end: near.into(),
     };
     Ok((wire, supervisor.spawn(command)?))
 }

@@ -137,6 +137,7 @@ impl Settled {
                     host: virtio_host(plugin, &device.name, host.unwrap_or_default()),
                     queues: plugin.queues,
                     queue_size: None,
+                    tag: None,
                     on_exit: plugin.on_exit,
                 });
                 Ok(())

@@ -1,6 +1,7 @@
 //! A handle on one daemon.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -119,6 +120,13 @@ impl Process {
     /// The last lines of its standard error; complete once it has exited.
     pub fn last_words(&self) -> LastWords {
         self.words().last()
+    }
+
+    /// Where its console is, if it has said so.
+    pub fn place(&self) -> Option<PathBuf> {
+        let words = self.words();
+        let (_, place) = words.notice()?.split_once(" is at ")?;
+        Some(place.into())
     }
 
     pub(super) fn words(&self) -> MutexGuard<'_, Words> {

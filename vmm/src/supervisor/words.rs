@@ -31,6 +31,8 @@ pub(super) struct Words {
     partial: Vec<u8>,
     window: Instant,
     logged: u32,
+    /// The last notice.
+    notice: Option<String>,
 }
 
 impl Words {
@@ -42,7 +44,13 @@ impl Words {
             partial: Vec::new(),
             window: Instant::now(),
             logged: 0,
+            notice: None,
         }
+    }
+
+    /// What it has last had a person told: where a console is.
+    pub(super) fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     /// Takes bytes as they were read.
@@ -120,6 +128,7 @@ impl Words {
         if let Some(notice) = line.strip_prefix(NOTICE) {
             // Nobody is left to hear of it when it cannot be written.
             let _ = writeln!(Stderr, "outboard: {notice}");
+            self.notice = Some(notice.to_owned());
             return true;
         }
         let device = &self.id;

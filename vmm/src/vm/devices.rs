@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -14,7 +15,7 @@ use super::info::DeviceInfo;
 use super::plug::Arrival;
 use super::request::{Plugged, Refusal, Reply};
 use super::terminal::Terminal;
-use crate::config::{DeviceConfig, Host, NewConfig, Port, Taken, VmConfig};
+use crate::config::{DeviceConfig, Host, NewConfig, NewDevice, Port, Taken, VmConfig};
 use crate::frontend::{ConnectError, Deadlines, Device, Lost, Owner, Pending, Spec};
 use crate::memory::GuestRam;
 use crate::pci::{KvmWiring, PciFunction, PciRoot};
@@ -246,7 +247,12 @@ impl Devices {
 
     /// Sets out for the backend of one more device, whose slot must be free. `Event::Arrived` is
     /// posted when it has come up, or has not.
-    pub(super) fn invite(&mut self, config: NewConfig, reply: Reply<Plugged>) {
+    pub(super) fn invite(
+        &mut self,
+        config: NewConfig,
+        described: NewDevice,
+        reply: Reply<Option<Plugged>>,
+    ) {
         let (id, slot, over) = (config.id().to_owned(), config.slot(), self.over.clone());
         let parts = self.parts.clone();
         self.seats.insert(slot, Seat::Arriving(id.clone()));
@@ -254,6 +260,7 @@ impl Devices {
             let device = parts.await_new(config, &|| over.load(Ordering::Relaxed));
             parts.events.post(Event::Arrived(Box::new(Arrival {
                 slot,
+                described,
                 device,
                 reply,
             })));
@@ -366,6 +373,12 @@ impl Devices {
             _ => None,
         });
         seats.collect()
+    }
+
+    /// Where the console called `id` is, if its daemon has said so.
+    pub(super) fn place(&self, id: &str) -> Option<PathBuf> {
+        let mut seated = self.seated();
+        seated.find(|(config, ..)| config.id == id)?.1.place()
     }
 
     fn seated(&self) -> impl Iterator<Item = (&DeviceConfig, &Arc<Device>, bool)> {

@@ -40,7 +40,8 @@ impl Event {
     /// Somebody outside has decided that the VM is over.
     fn ends_the_vm(&self) -> bool {
         match self {
-            Self::Quit | Self::Asked(Request::Destroy(_)) => true,
+            Self::Quit => true,
+            Self::Asked(request) => request.ends_the_vm(),
             Self::Signal(signal) => *signal != libc::SIGPWR,
             _ => false,
         }
@@ -93,6 +94,11 @@ impl Events {
             self.urgent.store(true, Ordering::Relaxed);
         }
         let _ = self.sender.send(event);
+    }
+
+    /// A VM begins: what the one before has left is over.
+    pub(super) fn calm(&self) {
+        self.urgent.store(false, Ordering::Relaxed);
     }
 
     /// Whether the owner has better things to do than to wait for devices.

@@ -239,6 +239,7 @@ impl DeviceInfo {
     pub(super) fn new(config: &DeviceConfig, device: &Device, leaving: bool) -> Self {
         let (host, program) = match &config.host {
             Host::Process { program, .. }
+            | Host::Given { program, .. }
             | Host::Backed { program, .. }
             | Host::Foreign { program, .. } => ("process", program.clone()),
             Host::Plugin { path, .. } => ("vmm", path.display().to_string()),

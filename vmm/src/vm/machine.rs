@@ -1,6 +1,8 @@
 //! The parts of a VM: put together, reset, and taken apart.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +26,7 @@ use crate::pci::{BarWindows, ConfigPorts, Ecam, KvmWiring, PciRoot};
 use crate::plugin::registers::Registers;
 use crate::plugin::settle::RegistersConfig;
 use crate::stderr::Stderr;
-use crate::supervisor::{Grace, Supervisor};
+use crate::supervisor::{Grace, Process, Supervisor};
 
 /// How long a vCPU may take to come out of the guest.
 const PARK: Duration = Duration::from_secs(5);
@@ -48,6 +50,8 @@ pub(super) struct Machine {
     chipset: Chipset,
     registers: Registers,
     devices: Devices,
+    /// The daemon of ttyS0.
+    console: Option<Process>,
     supervisor: Arc<Supervisor>,
     files: BootFiles,
     acpi: acpi::Machine,
@@ -83,13 +87,13 @@ impl Machine {
         let supervisor = Arc::new(Supervisor::keeping(logs.clone())?);
         let kit = Parts::new(config, &ram, &supervisor, events, terminal);
         let connecting = Connecting::begin(config, kit)?;
-        let (console, opening) = serial::spawn(config, &supervisor, terminal)?.unzip();
+        let (stream, opening) = serial::spawn(config, &supervisor, terminal)?.unzip();
 
         let (ports, mmio) = (Arc::new(Bus::new()), Arc::new(Bus::new()));
         let line = |gsi| Arc::new(IrqLine::new(&vm, gsi));
         let (com1, sci) = (line(layout::IRQ_COM1), line(layout::IRQ_SCI));
         let printed = logs.log(logs::SERIAL);
-        let chipset = Chipset::new(console, printed, com1, sci, &events.chipset_sink()).map_err(
+        let chipset = Chipset::new(stream, printed, com1, sci, &events.chipset_sink()).map_err(
             |source| VmError::Host {
                 what: "Starting the serial port",
                 source,
@@ -125,9 +129,9 @@ impl Machine {
         };
         let vcpus = Vcpus::new(&kvm, &vm, &cpuids, &platform, &events.vcpu_sink())?;
         let wiring = Arc::new(KvmWiring::new(vm.clone(), routes));
-        if let Some(opening) = opening {
-            opening.wait(cancelled, events)?;
-        }
+        let console = opening
+            .map(|opening| opening.wait(cancelled, events))
+            .transpose()?;
         let devices = connecting.plug(cancelled, &pci, &wiring)?;
         let acpi = acpi::Machine {
             apic_ids: (0..config.cpus.count).collect(),
@@ -143,6 +147,7 @@ impl Machine {
             chipset,
             registers,
             devices,
+            console,
             supervisor,
             files,
             acpi,
@@ -188,6 +193,19 @@ impl Machine {
             &self.supervisor.processes(),
             &map,
         )
+    }
+
+    /// Where people find the console called `port`, if its daemon has said so.
+    pub(super) fn place(&self, port: &str) -> Option<PathBuf> {
+        match port {
+            "ttyS0" => self.console.as_ref()?.place(),
+            port => self.devices.place(port),
+        }
+    }
+
+    /// What KVM counts of each vCPU.
+    pub(super) fn counters(&self) -> Vec<BTreeMap<String, u64>> {
+        self.vcpus.counters()
     }
 
     /// Its virtio devices.

@@ -12,6 +12,7 @@ use super::request::{Plugged, Refusal, Reply};
 use super::{State, Vm};
 use crate::config::{DeviceConfig, NewDevice};
 use crate::frontend::Device;
+use crate::monitor;
 
 /// How long a device waits for the one of the same name that is on its way out.
 const SUCCESSION: Duration = Duration::from_secs(4);
@@ -19,20 +20,22 @@ const SUCCESSION: Duration = Duration::from_secs(4);
 /// A device whose backend has come up, or has not.
 pub(super) struct Arrival {
     pub(super) slot: u8,
+    /// The same as described.
+    pub(super) described: NewDevice,
     pub(super) device: Result<(DeviceConfig, Arc<Device>), Refusal>,
-    pub(super) reply: Reply<Plugged>,
+    pub(super) reply: Reply<Option<Plugged>>,
 }
 
 /// A device that waits for another of its name to be gone.
 pub(super) struct Successor {
     device: NewDevice,
-    reply: Reply<Plugged>,
+    reply: Reply<Option<Plugged>>,
     until: Instant,
 }
 
 impl Vm<'_> {
     /// Begins to plug a device in.
-    pub(super) fn add(&mut self, device: NewDevice, reply: Reply<Plugged>) {
+    pub(super) fn add(&mut self, mut device: NewDevice, reply: Reply<Option<Plugged>>) {
         if device
             .id()
             .is_some_and(|id| self.machine.devices().is_leaving(id))
@@ -46,18 +49,26 @@ impl Vm<'_> {
             return;
         }
         let taken = self.machine.devices().taken();
+        if let Some(id) = device
+            .id()
+            .filter(|id| taken.values().any(|other| other == id))
+        {
+            let id = id.to_owned();
+            return answer(reply, Err(Refusal::Taken(id)));
+        }
         let resolved = device.resolve(&self.config.name, &self.config.runtime_dir, &taken);
         let config = match resolved {
             Ok(config) => config,
             Err(why) => return answer(reply, Err(Refusal::Description(why))),
         };
-        self.machine.devices().invite(config, reply);
+        self.machine.devices().invite(config, device, reply);
     }
 
     /// A device's backend has come up, or has not.
     pub(super) fn arrived(&mut self, arrival: Arrival) {
         let Arrival {
             slot,
+            described,
             device,
             reply,
         } = arrival;
@@ -73,7 +84,8 @@ impl Vm<'_> {
             return answer(reply, Err(Refusal::Failed(Box::new(error))));
         }
         self.machine.announce(slot);
-        answer(reply, Ok(Plugged { id, bdf: bdf(slot) }));
+        self.description.push(described);
+        answer(reply, Ok(Some(Plugged { id, bdf: bdf(slot) })));
     }
 
     /// Begins to take a device out.
@@ -99,6 +111,7 @@ impl Vm<'_> {
             return Err(Refusal::NoDevice { id, known });
         };
         tracing::info!(device = id, again = leaving, "The guest is asked to let go");
+        self.description.take_out(id);
         if self.state == State::Created {
             self.machine.devices().take_out(slot);
         } else {
@@ -112,6 +125,8 @@ impl Vm<'_> {
         let Some(id) = self.machine.devices().free(slot) else {
             return;
         };
+        let properties = [("id", id.as_str()), ("bdf", &bdf(slot))];
+        monitor::event("vm", "device-removed", &properties);
         let waiting = std::mem::take(&mut self.successors);
         for successor in waiting {
             if successor.device.id() == Some(id.as_str()) {

@@ -5,7 +5,9 @@ use tokio::sync::oneshot;
 
 use super::events::{Event, Events};
 use super::info::Info;
-use crate::config::NewDevice;
+use super::plug::answer;
+use super::told::{Counters, Told};
+use crate::config::{Description, NewDevice};
 use crate::frontend::ConnectError;
 
 /// Where the answer goes. Nobody may be waiting for it any more.
@@ -14,17 +16,54 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 /// One thing asked of a VM.
 pub(super) enum Request {
     Info(Reply<Info>),
+    Tell(Reply<Told>),
+    Counters(Reply<Counters>),
+    Create(Box<Description>, Reply<()>),
+    Boot(Reply<()>),
     Pause(Reply<()>),
     Resume(Reply<()>),
     PressPowerButton(Reply<()>),
     Reboot(Reply<()>),
-    Destroy(Reply<()>),
-    Add(Box<NewDevice>, Reply<Plugged>),
+    /// Ends the VM; it can be booted again where the VMM goes on.
+    Shutdown(Reply<()>),
+    /// The same, and forgets it.
+    Delete(Reply<()>),
+    /// The same, and ends the VMM.
+    End(Reply<()>),
+    Add(Box<NewDevice>, Reply<Option<Plugged>>),
     Remove(String, Reply<()>),
 }
 
+impl Request {
+    /// Somebody is done with the VM that runs.
+    pub(super) fn ends_the_vm(&self) -> bool {
+        matches!(self, Self::Shutdown(_) | Self::Delete(_) | Self::End(_))
+    }
+
+    /// Answers with a refusal, whatever it was.
+    pub(super) fn refuse(self, why: Refusal) {
+        match self {
+            Self::Info(reply) => answer(reply, Err(why)),
+            Self::Tell(reply) => answer(reply, Err(why)),
+            Self::Counters(reply) => answer(reply, Err(why)),
+            Self::Add(_, reply) => answer(reply, Err(why)),
+            Self::Create(_, reply)
+            | Self::Boot(reply)
+            | Self::Pause(reply)
+            | Self::Resume(reply)
+            | Self::PressPowerButton(reply)
+            | Self::Reboot(reply)
+            | Self::Shutdown(reply)
+            | Self::Delete(reply)
+            | Self::End(reply)
+            | Self::Remove(_, reply) => answer(reply, Err(why)),
+        }
+    }
+}
+
 /// A device that was plugged in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = PciDeviceInfo)]
 pub struct Plugged {
     /// Its name.
     pub id: String,
@@ -35,6 +74,21 @@ pub struct Plugged {
 /// Why a VM does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
+    /// Nobody has described one.
+    #[error("There is no VM; create one first")]
+    NotCreated,
+    /// It is only described.
+    #[error("The VM is not booted; boot it first")]
+    NotBooted,
+    /// There is one already.
+    #[error("There is a VM already; delete it first")]
+    Created,
+    /// It has been booted.
+    #[error("The VM is booted already")]
+    Booted,
+    /// Another device has the name.
+    #[error("The VM has a device called '{0}' already; choose another id")]
+    Taken(String),
     /// It is paused already, or not yet running.
     #[error("The VM is {0}; only a running one can be suspended")]
     NotRunning(&'static str),
@@ -97,6 +151,26 @@ impl Control {
         self.ask(Request::Info).await
     }
 
+    /// How the VM is described, and what has come of it.
+    pub async fn tell(&self) -> Result<Told, Refusal> {
+        self.ask(Request::Tell).await
+    }
+
+    /// What KVM counts of the VM.
+    pub async fn counters(&self) -> Result<Counters, Refusal> {
+        self.ask(Request::Counters).await
+    }
+
+    /// Describes the VM that is to be booted.
+    pub async fn create(&self, vm: Description) -> Result<(), Refusal> {
+        self.ask(|reply| Request::Create(Box::new(vm), reply)).await
+    }
+
+    /// Boots the VM that is described. Answers when its guest runs.
+    pub async fn boot(&self) -> Result<(), Refusal> {
+        self.ask(Request::Boot).await
+    }
+
     /// Stops vCPUs and rings where they are.
     pub async fn pause(&self) -> Result<(), Refusal> {
         self.ask(Request::Pause).await
@@ -117,14 +191,26 @@ impl Control {
         self.ask(Request::Reboot).await
     }
 
-    /// Ends the VM at once, whatever its guest is doing.
-    pub async fn destroy(&self) -> Result<(), Refusal> {
-        self.ask(Request::Destroy).await
+    /// Ends the VM at once, whatever its guest is doing. An empty VMM's can be booted again; any
+    /// other's process ends.
+    pub async fn shutdown(&self) -> Result<(), Refusal> {
+        self.ask(Request::Shutdown).await
+    }
+
+    /// The same, and an empty VMM forgets it.
+    pub async fn delete(&self) -> Result<(), Refusal> {
+        self.ask(Request::Delete).await
+    }
+
+    /// The same, and the process ends.
+    pub async fn end(&self) -> Result<(), Refusal> {
+        self.ask(Request::End).await
     }
 
     /// Plugs a device in. Answers once its backend is there and the guest has been told; the guest
-    /// takes its own time to find it.
-    pub async fn add(&self, device: NewDevice) -> Result<Plugged, Refusal> {
+    /// takes its own time to find it. `None` where the VM is not booted: it will have the device
+    /// then.
+    pub async fn add(&self, device: NewDevice) -> Result<Option<Plugged>, Refusal> {
         self.ask(|reply| Request::Add(Box::new(device), reply))
             .await
     }

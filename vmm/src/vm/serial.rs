@@ -77,12 +77,12 @@ fn host(source: std::io::Error) -> VmError {
 
 impl Opening {
     /// Waits until people can be reached. From then on the console's end does not end the VM,
-    /// unless a person asked for that. Gives up when `cancelled` says so.
+    /// unless a person asked for that. Its process. Gives up when `cancelled` says so.
     pub(super) fn wait(
         mut self,
         cancelled: &dyn Fn() -> bool,
         events: &Events,
-    ) -> Result<(), VmError> {
+    ) -> Result<Process, VmError> {
         let end = Instant::now() + START;
         loop {
             match self.ready.read(&mut [0]) {
@@ -98,7 +98,8 @@ impl Opening {
                 return Err(self.silent().into());
             }
         }
-        watch(self.process, events.clone(), self.terminal).map_err(host)
+        watch(self.process.clone(), events.clone(), self.terminal).map_err(host)?;
+        Ok(self.process)
     }
 
     fn ended(&self) -> ConnectError {

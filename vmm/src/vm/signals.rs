@@ -65,8 +65,9 @@ impl Signals {
                     ];
                     let _ = poll(&mut fds, PollTimeout::NONE);
                     while let Ok(Some(signal)) = signals.read_signal() {
-                        seen.store(true, Ordering::SeqCst);
-                        events.post(Event::Signal(signal.ssi_signo.cast_signed()));
+                        let signal = signal.ssi_signo.cast_signed();
+                        seen.fetch_or(signal != libc::SIGPWR, Ordering::SeqCst);
+                        events.post(Event::Signal(signal));
                     }
                     if fds[1].any().unwrap_or(false) {
                         return;
@@ -103,7 +104,7 @@ fn is_ignored(signal: Signal) -> bool {
 }
 
 impl Signals {
-    /// Whether any has come.
+    /// Whether any that ends the VM has come.
     pub(super) fn came(&self) -> bool {
         self.came.load(Ordering::SeqCst)
     }

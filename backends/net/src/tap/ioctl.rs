@@ -3,9 +3,11 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// What kind of interface a descriptor is attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,39 @@ pub(super) fn set_little_endian(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: TUNSETVNETLE reads one int, which lives through the call.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETLE, &raw const on) })?;
     Ok(())
+}
+
+/// Gives the interface `name` this address and netmask, and brings it up.
+pub(super) fn configure(name: &str, address: Ipv4Addr, mask: Ipv4Addr) -> io::Result<()> {
+    let family = AddressFamily::Inet;
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut request = empty();
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    for (what, value) in [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, mask)] {
+        request.ifr_ifru.ifru_addr = inet(value);
+        // SAFETY: both read one `ifreq`, which lives through the call and holds an IPv4 address.
+        Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw const request) })?;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives through the call.
+    let up = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    Errno::result(up)?;
+    Ok(())
+}
+
+/// An IPv4 address as `ifreq` has it.
+fn inet(address: Ipv4Addr) -> libc::sockaddr {
+    let mut bytes = [0; 14];
+    // `sockaddr_in` (ip(7)): the port, then the address, both in network order.
+    for (to, from) in bytes.iter_mut().skip(2).zip(address.octets()) {
+        *to = from.cast_signed();
+    }
+    libc::sockaddr {
+        sa_family: libc::AF_INET as libc::sa_family_t,
+        sa_data: bytes,
+    }
 }
 
 fn empty() -> libc::ifreq {

@@ -11,9 +11,13 @@ use tracing::warn;
 
 use super::{Tap, ioctl};
 use crate::inherit;
+use crate::subnet::Subnet;
 
 /// The device taps are made with.
 const TUN: &str = "/dev/net/tun";
+
+/// What the kernel makes a new tap's name from: the first number that is free.
+const NEW: &str = "vmtap%d";
 
 /// Longest name of an interface (`IFNAMSIZ` less its end).
 const MAX_NAME: usize = 15;
@@ -142,6 +146,24 @@ impl Tap {
         Ok(taps)
     }
 
+    /// Makes a tap, named by the kernel, with this address on the host's side, and brings it up. It
+    /// vanishes when the daemon ends.
+    pub fn make(subnet: Subnet) -> Result<Self, TapError> {
+        let device = open_tun()?;
+        let asked = NEW;
+        ioctl::attach(device.as_fd(), asked, MODE).map_err(|e| attach_error(asked, false, e))?;
+        let failed = |name: &str, what| {
+            let name = name.to_owned();
+            move |source| TapError::Failed { what, name, source }
+        };
+        let name = ioctl::interface(device.as_fd())
+            .map_err(failed(asked, "find the name of"))?
+            .name;
+        ioctl::configure(&name, subnet.address, subnet.mask())
+            .map_err(failed(&name, "set the address of"))?;
+        Self::set_up(device.into(), name)
+    }
+
     fn attach(name: &str, several: bool) -> Result<Self, TapError> {
         let fits = (1..=MAX_NAME).contains(&name.len()) && name != "." && name != "..";
         if !fits
@@ -152,15 +174,7 @@ impl Tap {
             return Err(TapError::Name(name.to_owned()));
         }
         let existing = existing_flags(name)?;
-        let device = File::options()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(TUN)
-            .map_err(|source| TapError::Device {
-                remedy: device_remedy(&source),
-                source,
-            })?;
+        let device = open_tun()?;
         // A tap made for several queues takes one only when asked in its own way.
         let made_for = existing.map(|flags| flags & libc::IFF_MULTI_QUEUE);
         if several && made_for == Some(0) {
@@ -180,6 +194,17 @@ impl Tap {
         Self::set_up(device.into(), name.to_owned())
     }
 
+    /// Takes over inherited descriptors, each attached to a queue of one tap.
+    pub fn inherit_queues(fds: &[RawFd]) -> Result<Vec<Self>, TapError> {
+        let mut taps = Vec::new();
+        for fd in fds {
+            let mut tap = Self::inherit(*fd)?;
+            tap.first = taps.is_empty();
+            taps.push(tap);
+        }
+        Ok(taps)
+    }
+
     /// Takes over the inherited descriptor `fd`, attached to a tap. Only for a number from the
     /// command line that nothing else in the process uses.
     pub fn inherit(fd: RawFd) -> Result<Self, TapError> {
@@ -194,6 +219,18 @@ impl Tap {
         }
         Self::set_up(fd_owned, interface.name)
     }
+}
+
+fn open_tun() -> Result<File, TapError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(TUN)
+        .map_err(|source| TapError::Device {
+            remedy: device_remedy(&source),
+            source,
+        })
 }
 
 /// The flags of the tap called `name`; `None` when there is no such interface.

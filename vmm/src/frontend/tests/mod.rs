@@ -84,6 +84,7 @@ fn config(host: Host) -> DeviceConfig {
         host,
         queues: None,
         queue_size: None,
+        tag: None,
         on_exit: OnExit::Degrade,
     }
 }
