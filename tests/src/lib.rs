@@ -1,5 +1,6 @@
 //! What the tests that run several pieces together share: where the built programs are.
 
+pub mod api;
 pub mod daemons;
 pub mod guest;
 pub mod kernel;

@@ -58,6 +58,26 @@ impl Tap {
         Some(tap)
     }
 
+    /// A descriptor attached to it, as whoever manages taps hands over.
+    pub fn queue(&self) -> OwnedFd {
+        let tun = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/net/tun")
+            .expect("taps can be made");
+        // SAFETY: all zeroes is a valid ifreq.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(self.0.bytes()) {
+            *to = from.cast_signed();
+        }
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        request.ifr_ifru.ifru_flags = flags as i16;
+        // SAFETY: TUNSETIFF reads and writes one ifreq, which lives through the call.
+        let set = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+        tun.into()
+    }
+
     /// Sends every frame of the test's ethertype back to its sender, until the tap goes. Listening when
     /// this returns.
     pub fn echo(&self) {

@@ -116,7 +116,7 @@ fn what_is_typed_arrives_whole_across_stops() {
         person.read_exact(&mut byte).unwrap();
         seen.push(byte[0]);
     }
-    let mut typed = Vec::new();
+    let mut typed: Vec<u8> = Vec::new();
     let mut arrived = Vec::new();
     for round in 0..50u32 {
         let text = format!("command {round}\n");

@@ -23,7 +23,8 @@ struct Monitor {
 struct Event<'a> {
     timestamp: Duration,
     source: &'a str,
-    event: &'a str,
+    #[serde(rename = "event")]
+    what: &'a str,
     properties: Option<BTreeMap<&'a str, &'a str>>,
 }
 
@@ -55,7 +56,7 @@ pub fn start_on(number: RawFd) -> io::Result<()> {
 
 /// Tells of something that has happened, from any thread. Never blocks; one that the reader has no
 /// room for is lost.
-pub fn event(source: &str, event: &str, properties: &[(&str, &str)]) {
+pub fn event(source: &str, what: &str, properties: &[(&str, &str)]) {
     let Some(monitor) = MONITOR.get() else {
         return;
     };
@@ -63,7 +64,7 @@ pub fn event(source: &str, event: &str, properties: &[(&str, &str)]) {
     let event = Event {
         timestamp: monitor.start.elapsed(),
         source,
-        event,
+        what,
         properties: (!properties.is_empty()).then_some(properties),
     };
     let Ok(mut text) = serde_json::to_string_pretty(&event) else {

@@ -134,16 +134,26 @@ fn opened(message: &libc::msghdr) -> Vec<OwnedFd> {
             let before = unsafe { libc::CMSG_LEN(0) } as usize;
             let count = control.cmsg_len.saturating_sub(before) / size_of::<RawFd>();
             // SAFETY: as the header says, so many follow it.
-            let data = unsafe { libc::CMSG_DATA(header) }.cast::<RawFd>();
+            let data = unsafe { libc::CMSG_DATA(header) };
             for n in 0..count {
                 // SAFETY: within the data; the kernel has opened it for us, and nobody else owns it.
-                fds.push(unsafe { OwnedFd::from_raw_fd(data.add(n).read_unaligned()) });
+                fds.push(unsafe { OwnedFd::from_raw_fd(number_at(data, n)) });
             }
         }
         // SAFETY: as for the first one.
         header = unsafe { libc::CMSG_NXTHDR(message, header) };
     }
     fds
+}
+
+/// The descriptor's number at place `n` of `data`.
+///
+/// # Safety
+/// There is one.
+unsafe fn number_at(data: *const u8, n: usize) -> RawFd {
+    // SAFETY: as promised; an array of bytes can lie anywhere.
+    let bytes = unsafe { data.cast::<[u8; size_of::<RawFd>()]>().add(n).read() };
+    RawFd::from_ne_bytes(bytes)
 }
 
 impl AsyncWrite for Connection {

@@ -7,6 +7,10 @@ use crate::vm::{Control, Counters, DeviceInfo, Info};
 /// The text format, version 0.0.4.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+const VCPU: &str = "outboard_vcpu_total";
+const UP: &str = "outboard_device_connected";
+const CPU: &str = "outboard_daemon_cpu_seconds_total";
+
 /// Everything, at this moment. Of a VM that is not booted, that it is not.
 pub(super) async fn text(vm: &Control) -> String {
     let mut page = Page::default();
@@ -43,22 +47,20 @@ impl Page {
     }
 
     fn vcpus(&mut self, counters: &Counters) {
-        const NAME: &str = "outboard_vcpu_total";
         self.family(
-            NAME,
+            VCPU,
             "counter",
             "What KVM counts of each vCPU, by KVM's names.",
         );
         for (vcpu, counters) in counters {
             for (counter, value) in counters {
                 let labels = [("vcpu", vcpu.as_str()), ("counter", counter)];
-                self.sample(NAME, &labels, value);
+                self.sample(VCPU, &labels, value);
             }
         }
     }
 
     fn devices(&mut self, devices: &[DeviceInfo]) {
-        const UP: &str = "outboard_device_connected";
         self.family(UP, "gauge", "1 while the device's backend is there.");
         for device in devices {
             let connected = u8::from(device.backend == "connected");
@@ -69,7 +71,6 @@ impl Page {
             ];
             self.sample(UP, &labels, connected);
         }
-        const CPU: &str = "outboard_daemon_cpu_seconds_total";
         self.family(CPU, "counter", "CPU that the device's daemon has used.");
         for device in devices {
             if let Some(seconds) = device.pid.and_then(cpu) {
@@ -97,7 +98,7 @@ impl Page {
     }
 }
 
-/// Seconds of CPU that a process has used: `utime` and `stime` of proc_pid_stat(5).
+/// Seconds of CPU that a process has used: `utime` and `stime` of proc(5)'s `stat`.
 fn cpu(pid: i32) -> Option<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(") ")?;

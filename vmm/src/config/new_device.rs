@@ -156,7 +156,7 @@ mod tests {
 
     fn disk(keys: &str, taken: &[(u8, &str)]) -> Result<DeviceConfig, String> {
         let taken = taken.iter().map(|(slot, id)| (*slot, (*id).to_owned()));
-        let disk = NewDevice::Disk(from_keyvals(keys, Some("path")).unwrap());
+        let mut disk = NewDevice::Disk(from_keyvals(keys, Some("path")).unwrap());
         match disk.resolve("vm", Path::new("/run/vm"), &taken.collect())? {
             NewConfig::Device(device) => Ok(device),
             NewConfig::Plugin(plugin) => panic!("{plugin:?}"),

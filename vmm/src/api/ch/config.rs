@@ -102,6 +102,7 @@ pub(crate) struct CpuFeatures {
 /// Guest memory, which is always shared with the daemons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // as there
 pub(crate) struct MemoryConfig {
     /// In bytes; at least 32 MiB, in steps of 2 MiB.
     pub(super) size: u64,

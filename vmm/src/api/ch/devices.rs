@@ -15,6 +15,7 @@ type Ours<T> = Result<T, String>;
 /// A disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // as there
 pub(crate) struct DiskConfig {
     id: Option<String>,
     /// An image, raw or qcow2, or a block device.

@@ -57,7 +57,7 @@ impl VmInfo {
             match port.as_str() {
                 "ttyS0" if config.serial.mode == ConsoleMode::Pty => config.serial.file = place,
                 "console0" if config.console.mode == ConsoleMode::Pty => {
-                    config.console.file = place
+                    config.console.file = place;
                 }
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! Cloud Hypervisor's JSON, as its OpenAPI document (version 0.3.0) and its sources have it.
+//! Cloud Hypervisor's JSON, as its `OpenAPI` document (version 0.3.0) and its sources have it.
 //!
 //! | file | idea |
 //! |---|---|

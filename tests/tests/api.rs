@@ -1,0 +1,500 @@
+//! Cloud Hypervisor's API: its documented requests, what its clients do, and what it refuses.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use outboard_tests::api::Vmm;
+use outboard_tests::daemons::daemon;
+use outboard_tests::guest::{disk, has_kvm, payload};
+use outboard_tests::tap::Tap;
+use outboard_tests::traces::Home;
+use serde_json::{Value, json};
+
+/// Reached only by a failing test.
+const LONG: Duration = Duration::from_mins(1);
+
+/// The requests of docs/api.md of Cloud Hypervisor (CC-BY-4.0), as they are printed there, but for the
+/// paths of kernel and image and that of the socket, which are this machine's.
+const DOCUMENTED: [(&str, &str); 5] = [
+    (
+        "create",
+        r#"curl --unix-socket /tmp/cloud-hypervisor.sock -i \
+     -X PUT 'http://localhost/api/v1/vm.create'  \
+     -H 'Accept: application/json'               \
+     -H 'Content-Type: application/json'         \
+     -d '{
+         "cpus":{"boot_vcpus": 4, "max_vcpus": 4},
+         "payload":{"kernel":"/opt/clh/kernel/vmlinux-virtio-fs-virtio-iommu", "cmdline":"console=ttyS0 console=hvc0 root=/dev/vda1 rw"},
+         "disks":[{"path":"/opt/clh/images/focal-server-cloudimg-amd64.raw"}],
+         "rng":{"src":"/dev/urandom"},
+         "net":[{"ip":"192.168.10.10", "mask":"255.255.255.0", "mac":"12:34:56:78:90:01"}]
+         }'"#,
+    ),
+    (
+        "boot",
+        "curl --unix-socket /tmp/cloud-hypervisor.sock -i -X PUT 'http://localhost/api/v1/vm.boot'",
+    ),
+    (
+        "info",
+        r"curl --unix-socket /tmp/cloud-hypervisor.sock -i \
+     -X GET 'http://localhost/api/v1/vm.info' \
+     -H 'Accept: application/json'",
+    ),
+    (
+        "reboot",
+        "curl --unix-socket /tmp/cloud-hypervisor.sock -i -X PUT 'http://localhost/api/v1/vm.reboot'",
+    ),
+    (
+        "shutdown",
+        "curl --unix-socket /tmp/cloud-hypervisor.sock -i -X PUT 'http://localhost/api/v1/vm.shutdown'",
+    ),
+];
+
+/// The program as its clients call it.
+fn cloud_hypervisor(home: &Home) -> Command {
+    for package in ["outboard-block", "outboard-net", "outboard-console"] {
+        daemon(package);
+    }
+    let link = home.path().join("cloud-hypervisor");
+    if !link.exists() {
+        symlink(daemon("outboard"), &link).unwrap();
+    }
+    let mut command = Command::new(link);
+    home.adopt(&mut command);
+    command
+}
+
+fn vmm(home: &Home) -> Vmm {
+    let socket = home.path().join("api.sock");
+    let mut command = cloud_hypervisor(home);
+    command.arg("--api-socket").arg(&socket);
+    Vmm::start(command, &socket)
+}
+
+/// Runs a documented request; its status and body.
+fn documented(home: &Home, which: &str) -> (u16, String) {
+    let (_, text) = DOCUMENTED.iter().find(|(name, _)| *name == which).unwrap();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let text = text
+        .replace("/tmp/cloud-hypervisor.sock", &path("api.sock"))
+        .replace(
+            "/opt/clh/kernel/vmlinux-virtio-fs-virtio-iommu",
+            &payload().display().to_string(),
+        )
+        .replace(
+            "/opt/clh/images/focal-server-cloudimg-amd64.raw",
+            &path("disk.raw"),
+        );
+    let output = Command::new("bash").args(["-c", &text]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let answer = String::from_utf8(output.stdout).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
+}
+
+#[test]
+fn the_documented_requests_do_what_is_documented() {
+    // Whether taps can be made here.
+    if !has_kvm() || Tap::up("ob-api-0").is_none() {
+        return;
+    }
+    let home = Home::new();
+    disk(home.path(), "disk.raw", 64);
+    let events = home.path().join("events");
+    let made = Command::new("mkfifo").arg(&events).status().unwrap();
+    assert!(made.success());
+    let reader = {
+        let events = events.clone();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            File::open(events)
+                .unwrap()
+                .read_to_string(&mut text)
+                .unwrap();
+            text
+        })
+    };
+    let socket = home.path().join("api.sock");
+    let mut command = cloud_hypervisor(&home);
+    command.arg("--api-socket").arg(&socket);
+    command.arg(format!("--event-monitor=path={}", events.display()));
+    let vmm = Vmm::start(command, &socket);
+    assert_eq!(vmm.ask("GET", "vmm.ping").1["pid"], vmm.pid());
+
+    assert_eq!(documented(&home, "create"), (204, String::new()));
+    assert_eq!(documented(&home, "boot"), (204, String::new()));
+    let told = |vmm: &Vmm| {
+        let (status, body) = documented(&home, "info");
+        assert_eq!(status, 200);
+        let told: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(told, vmm.ask("GET", "vm.info").1);
+        told
+    };
+    let info = told(&vmm);
+    assert_eq!(info["state"], "Running");
+    assert_eq!(info["memory_actual_size"], 512 << 20);
+    assert_eq!(info["config"]["cpus"]["boot_vcpus"], 4);
+    assert_eq!(info["config"]["net"][0]["mac"], "12:34:56:78:90:01");
+    let tree = &info["device_tree"];
+    assert_eq!(tree["_virtio-pci-disk0"]["pci_bdf"], "0000:00:08.0");
+    assert_eq!(tree["net0"]["parent"], "_virtio-pci-net0");
+    let address = Command::new("ip")
+        .args(["-4", "-o", "addr"])
+        .output()
+        .unwrap();
+    let address = String::from_utf8(address.stdout).unwrap();
+    assert!(
+        address
+            .lines()
+            .any(|line| line.contains("vmtap") && line.contains("192.168.10.10/24")),
+        "{address}"
+    );
+    let (status, counters) = vmm.ask("GET", "vm.counters");
+    assert_eq!(status, 200);
+    assert_eq!(counters.as_object().unwrap().len(), 4);
+    for vcpu in 0..4 {
+        assert!(threads(vmm.pid()).contains(&format!("vcpu{vcpu}")));
+    }
+
+    assert_eq!(documented(&home, "reboot"), (204, String::new()));
+    assert_eq!(told(&vmm)["state"], "Running");
+    vmm.does("vm.pause");
+    assert_eq!(told(&vmm)["state"], "Paused");
+    vmm.does("vm.resume");
+    // Twice: what is shut down can be booted again.
+    for _ in 0..2 {
+        assert_eq!(documented(&home, "shutdown"), (204, String::new()));
+        let info = told(&vmm);
+        assert_eq!(
+            (&info["state"], info.get("device_tree")),
+            (&json!("Created"), None)
+        );
+        assert_eq!(vmm.ask("PUT", "vm.pause").0, 405);
+        assert_eq!(documented(&home, "boot"), (204, String::new()));
+    }
+    vmm.does("vm.delete");
+    assert_eq!(vmm.ask("GET", "vm.info").0, 404);
+    vmm.does("vmm.shutdown");
+    assert_eq!(vmm.end().code(), Some(0));
+
+    let text = reader.join().unwrap();
+    let stream = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+    let names: Vec<_> = stream
+        .map(|event| {
+            let event = event.unwrap();
+            assert!(event["timestamp"]["secs"].is_u64() && event["timestamp"]["nanos"].is_u64());
+            assert!(event.get("properties").is_some());
+            format!(
+                "{}:{}",
+                event["source"].as_str().unwrap(),
+                event["event"].as_str().unwrap()
+            )
+        })
+        .collect();
+    let round = ["vm:booting", "vm:booted"];
+    let wanted = [
+        &["vmm:starting"][..],
+        &round,
+        &["vm:rebooting", "vm:rebooted"],
+        &["vm:pausing", "vm:paused", "vm:resuming", "vm:resumed"],
+        &["vm:shutdown"],
+        &round,
+        &["vm:shutdown"],
+        &round,
+        &["vm:shutdown", "vm:deleted", "vmm:shutdown"],
+    ]
+    .concat();
+    assert_eq!(names, wanted);
+    home.assert_left_clean();
+}
+
+/// Names of a process's threads.
+fn threads(pid: i32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    tasks
+        .map(|task| fs::read_to_string(task.path().join("comm")).unwrap_or_default())
+        .map(|name| name.trim().to_owned())
+        .collect()
+}
+
+/// What libvirt does: the taps of a VM that is described come as descriptors, before it boots.
+#[test]
+fn the_descriptors_of_a_tap_become_the_guests_card() {
+    if !has_kvm() {
+        return;
+    }
+    let Some(tap) = Tap::up("ob-api-1") else {
+        return;
+    };
+    let home = Home::new();
+    let vmm = vmm(&home);
+    let log = home.path().join("ttyS0");
+    let created = vmm.put(
+        "vm.create",
+        &json!({
+            "payload": { "kernel": payload(), "cmdline": "jobs=net requests=32" },
+            "memory": { "size": 64 << 20, "shared": true },
+            "serial": { "mode": "File", "file": log },
+            "console": { "mode": "Off" },
+        }),
+    );
+    assert_eq!(created, (204, Value::Null));
+    tap.echo();
+    let net = json!({ "id": "net_0", "mac": "02:00:00:00:00:02", "num_queues": 2 });
+    let added = vmm.pass("PUT", "vm.add-net", &net, &[tap.queue()]);
+    assert_eq!(added, (204, Value::Null));
+    vmm.does("vm.boot");
+    assert_eq!(vmm.end().code(), Some(0));
+    let said = fs::read_to_string(log).unwrap();
+    assert!(said.contains("ok net"), "{said}");
+    home.assert_left_clean();
+}
+
+#[test]
+fn descriptors_that_nobody_takes_are_closed() {
+    let home = Home::new();
+    let vmm = vmm(&home);
+    let some = |count| (0..count).map(|_| OwnedFd::from(File::open("/proc/self/exe").unwrap()));
+    let fds = |count| some(count).collect::<Vec<_>>();
+    let net = json!({ "id": "x" });
+    // There is no VM yet: refused, whatever it brings.
+    vmm.ask("GET", "vmm.ping");
+    let before = vmm.descriptors();
+    let refused = |method, what, body: &Value, count, status, part: &str| {
+        let (answered, why) = vmm.pass(method, what, body, &fds(count));
+        assert_eq!(answered, status, "{why}");
+        assert!(why.to_string().contains(part), "{why}");
+        vmm.settles_at(before);
+    };
+    refused("PUT", "vm.add-net", &net, 1, 404, "no VM");
+    let body = json!({ "payload": { "kernel": "/k" } });
+    assert_eq!(vmm.put("vm.create", &body).0, 204);
+    refused("PUT", "vm.add-net", &net, 33, 400, "More than 32");
+    refused(
+        "PUT",
+        "vm.add-net",
+        &json!({ "iommu": true }),
+        2,
+        400,
+        "iommu",
+    );
+    refused(
+        "PUT",
+        "vm.add-net",
+        &json!({ "num_queues": 4 }),
+        3,
+        400,
+        "3 descriptors",
+    );
+    refused(
+        "PUT",
+        "vm.add-disk",
+        &json!({ "path": "a" }),
+        1,
+        400,
+        "takes none",
+    );
+    refused("PUT", "vm.boot", &Value::Null, 2, 400, "takes none");
+    refused("GET", "vmm.ping", &Value::Null, 1, 400, "takes none");
+    refused("PUT", "vm.nonsense", &Value::Null, 32, 404, "not known");
+    // Those that are taken are held, which this count would see as it sees a leak.
+    assert_eq!(
+        vmm.pass(
+            "PUT",
+            "vm.add-net",
+            &json!({ "id": "x", "num_queues": 64 }),
+            &fds(32)
+        )
+        .0,
+        204
+    );
+    vmm.settles_at(before + 32);
+    assert_eq!(vmm.put("vm.remove-device", &net).0, 204);
+    vmm.settles_at(before);
+    vmm.does("vmm.shutdown");
+    assert_eq!(vmm.end().code(), Some(0));
+    home.assert_left_clean();
+}
+
+#[test]
+fn devices_come_and_go_in_cloud_hypervisors_words() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    let vmm = vmm(&home);
+    let image = |name| disk(home.path(), name, 64);
+    let (first, more, log) = (image("a.img"), image("b.img"), home.path().join("ttyS0"));
+    let created = vmm.put(
+        "vm.create",
+        &json!({
+            "payload": { "kernel": payload(), "cmdline": "jobs=plug cycles=1" },
+            "memory": { "size": 64 << 20 },
+            "serial": { "mode": "File", "file": log },
+            "console": { "mode": "Pty" },
+        }),
+    );
+    assert_eq!(created, (204, Value::Null));
+    assert_eq!(
+        vmm.put("vm.create", &json!({ "payload": { "kernel": "/k" } }))
+            .0,
+        409
+    );
+    // Cold, then hot.
+    let cold = json!({ "path": first, "id": "_disk0", "num_queues": 1, "iommu": false });
+    assert_eq!(vmm.put("vm.add-disk", &cold), (204, Value::Null));
+    vmm.does("vm.boot");
+    assert_eq!(vmm.ask("PUT", "vm.boot").0, 409);
+    until(|| said(&log).contains("ready for devices"));
+    let pty = &vmm.ask("GET", "vm.info").1["config"]["console"]["file"];
+    assert!(
+        Path::new(pty.as_str().unwrap()).starts_with("/dev/pts"),
+        "{pty}"
+    );
+
+    let hot = json!({ "path": more, "id": "more" });
+    for (body, status, part) in [
+        (json!({ "path": more, "id": "_disk0" }), 409, "_disk0"),
+        (
+            json!({ "path": more, "rate_limiter_config": {} }),
+            400,
+            "rate_limiter_config",
+        ),
+        (json!({ "path": more, "fancy": 1 }), 400, "fancy"),
+        (json!({ "path": "/none.img" }), 500, "none.img"),
+    ] {
+        let (answered, why) = vmm.put("vm.add-disk", &body);
+        assert_eq!(answered, status, "{why}");
+        assert!(why.to_string().contains(part), "{why}");
+    }
+    let answer = json!({ "id": "more", "bdf": "0000:00:09.0" });
+    assert_eq!(vmm.put("vm.add-disk", &hot), (200, answer));
+    until(|| said(&log).contains("slot 9 works"));
+    let disks = |vmm: &Vmm| vmm.ask("GET", "vm.info").1["config"]["disks"].clone();
+    assert_eq!(disks(&vmm)[1]["id"], "more");
+    let metrics = metrics(home.path());
+    assert!(
+        metrics.contains("outboard_device_connected{device=\"more\""),
+        "{metrics}"
+    );
+    assert!(metrics.contains("outboard_vm_state{vm=\"vmm-"), "{metrics}");
+
+    assert_eq!(vmm.put("vm.remove-device", &json!({ "id": "none" })).0, 404);
+    // The guest powers off when it has let go of it, and the VMM goes with it.
+    assert_eq!(
+        vmm.put("vm.remove-device", &json!({ "id": "more" })),
+        (204, Value::Null)
+    );
+    assert_eq!(vmm.end().code(), Some(0));
+    assert!(said(&log).contains("ok plug"));
+    home.assert_left_clean();
+}
+
+fn said(log: &Path) -> String {
+    fs::read_to_string(log).unwrap_or_default()
+}
+
+fn until(done: impl Fn() -> bool) {
+    let end = Instant::now() + LONG;
+    while !done() {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn metrics(home: &Path) -> String {
+    let output = Command::new("curl")
+        .args(["-s", "--unix-socket"])
+        .arg(home.join("api.sock"))
+        .arg("http://localhost/metrics")
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What libvirt does at the start: it asks for the version, and hands a listening socket over.
+#[test]
+fn it_is_started_as_cloud_hypervisor_is() {
+    let home = Home::new();
+    let version = cloud_hypervisor(&home).arg("--version").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let number = version.strip_prefix("cloud-hypervisor v").unwrap();
+    assert!(
+        number.split('.').next().unwrap().parse::<u32>().unwrap() > 30,
+        "{version}"
+    );
+
+    let socket = home.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (log, events) = (home.path().join("log"), home.path().join("events"));
+    let mut command = cloud_hypervisor(&home);
+    let number = listener.as_raw_fd();
+    command.arg("--api-socket").arg(format!("fd={number}"));
+    command
+        .arg("--event-monitor")
+        .arg(format!("path={}", events.display()));
+    command.arg("--log-file").arg(&log).arg("-v");
+    inherit(&mut command, number);
+    let vmm = Vmm::start(command, &socket);
+    drop(listener);
+    let (status, pong) = vmm.ask("GET", "vmm.ping");
+    assert_eq!(status, 200);
+    assert!(pong["version"].is_string() && pong["build_version"].is_string());
+    assert_eq!(vmm.ask("POST", "vmm.ping").0, 405);
+    let (status, document) = vmm.ask("GET", "openapi.json");
+    assert_eq!(
+        (status, &document["paths"]["/vm.boot"]["put"].is_object()),
+        (200, &true)
+    );
+    vmm.does("vmm.shutdown");
+    assert_eq!(vmm.end().code(), Some(0));
+    assert!(socket.exists(), "it was not ours to remove");
+    assert!(
+        said(&log).is_empty() || said(&log).contains("INFO"),
+        "{}",
+        said(&log)
+    );
+    assert!(said(&events).ends_with("}\n\n"), "{}", said(&events));
+
+    // What is no socket is refused, and so is a path where somebody listens.
+    let refused = |words: &[&str]| {
+        let output = cloud_hypervisor(&home).args(words).output().unwrap();
+        assert_ne!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(refused(&["--api-socket", "fd=99"]).contains("fd=99"));
+    assert!(refused(&[]).contains("--api-socket"));
+    let other = home.path().join("other");
+    let _taken = UnixListener::bind(&other).unwrap();
+    assert!(refused(&["--api-socket", other.to_str().unwrap()]).contains("in use"));
+    // What a killed one has left is in nobody's way.
+    let stale: PathBuf = home.path().join("stale");
+    drop(UnixListener::bind(&stale).unwrap());
+    let mut command = cloud_hypervisor(&home);
+    command.arg("--api-socket").arg(&stale);
+    let vmm = Vmm::start(command, &stale);
+    vmm.does("vmm.shutdown");
+    assert_eq!(vmm.end().code(), Some(0));
+    assert!(!stale.exists());
+}
+
+/// Lets the child have descriptor `number`.
+#[allow(unsafe_code)] // between fork and exec
+fn inherit(command: &mut Command, number: i32) {
+    // SAFETY: fcntl with integers is all that the child does before exec.
+    unsafe {
+        command.pre_exec(move || match libc::fcntl(number, libc::F_SETFD, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
