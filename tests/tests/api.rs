@@ -186,8 +186,13 @@ fn the_documented_requests_do_what_is_documented() {
     vmm.does("vmm.shutdown");
     assert_eq!(vmm.end().code(), Some(0));
 
-    let text = reader.join().unwrap();
-    let stream = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+    assert_told(&reader.join().unwrap());
+    home.assert_left_clean();
+}
+
+/// The event stream of what the documented requests do.
+fn assert_told(text: &str) {
+    let stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     let names: Vec<_> = stream
         .map(|event| {
             let event = event.unwrap();
@@ -214,7 +219,6 @@ fn the_documented_requests_do_what_is_documented() {
     ]
     .concat();
     assert_eq!(names, wanted);
-    home.assert_left_clean();
 }
 
 /// Names of a process's threads.
