@@ -282,6 +282,10 @@ fn command_lines_that_cannot_be_meant() {
             &["--disk", "path=a,id=x", "--net", "tap=t,id=x"],
             &["'x' names two devices"],
         ),
+        (
+            &["--disk", "path=a,id=vmm"],
+            &["'vmm' is a name that the VM's own"],
+        ),
         (&["--net", "tap=t,mac=zz"], &["'zz'", "02:00:5e"]),
         (
             &["--device", "vhost-user,id=quark,socket=/s"],

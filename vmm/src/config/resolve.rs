@@ -222,9 +222,14 @@ impl Description {
                     .find(|name| taken.insert(name.clone()));
             }
         }
-        let mut seen = HashSet::from(OUR_OWN);
+        let mut seen = HashSet::new();
         for (id, _) in self.addresses() {
             check_id(id)?;
+            if OUR_OWN.contains(&id) {
+                return Err(format!(
+                    "id: '{id}' is a name that the VM's own devices and logs have; choose another"
+                ));
+            }
             if !seen.insert(id) {
                 return Err(format!(
                     "id: '{id}' names two devices; give one of them another name"
