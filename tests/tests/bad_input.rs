@@ -178,7 +178,7 @@ fn kernels_that_are_none() {
     file("x86-32", &elf(1, 3));
     let mut object = elf(2, 62);
     object[16] = 1;
-    file("object", &object);
+    file("unlinked.o", &object);
     file("no-entry", &elf(2, 62));
     file("half", &bzimage());
     fs::create_dir(home.path().join("folder")).unwrap();
@@ -191,7 +191,7 @@ fn kernels_that_are_none() {
         ("aarch", "needs an x86-64 kernel"),
         ("x86-32", "32-bit ELF image"),
         ("no-entry", "no PVH note"),
-        ("object", "an object file"),
+        ("unlinked.o", "an object file"),
         ("half", "truncated"),
     ] {
         let mut run = Command::new(daemon("outboard"));
