@@ -13,7 +13,7 @@ use outboard_fuzz::Number;
 use outboard_fuzz::ring::{
     AVAILABLE, DESCRIPTORS, Desc, GUEST, SIZE_MAX, TABLES, USED, USER, complete, joined,
 };
-use vm_memory::{Bytes, GuestAddress, GuestMemory};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
