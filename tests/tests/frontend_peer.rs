@@ -108,6 +108,10 @@ impl Owner for Ear {
     fn device_lost(&self, lost: &Lost) {
         self.0.lock().unwrap().push(lost.reason.clone());
     }
+
+    fn device_cut_off(&self, lost: &Lost) {
+        self.device_lost(lost);
+    }
 }
 
 #[track_caller]

@@ -82,6 +82,10 @@ impl Owner for Deaf {
     fn device_lost(&self, lost: &Lost) {
         assert!(!lost.reason.is_empty());
     }
+
+    fn device_cut_off(&self, _: &Lost) {
+        panic!("nothing stands behind this backend");
+    }
 }
 
 impl TransportEvents for Deaf {

@@ -93,12 +93,13 @@ impl Machine {
         let line = |gsi| Arc::new(IrqLine::new(&vm, gsi));
         let (com1, sci) = (line(layout::IRQ_COM1), line(layout::IRQ_SCI));
         let printed = logs.log(logs::SERIAL);
-        let chipset = Chipset::new(stream, printed, com1, sci, &events.chipset_sink()).map_err(
-            |source| VmError::Host {
-                what: "Starting the serial port",
-                source,
-            },
-        )?;
+        let chipset =
+            Chipset::new(stream, printed, com1, sci, &events.chipset_sink()).map_err(|source| {
+                VmError::Host {
+                    what: "Starting the serial port",
+                    source,
+                }
+            })?;
         chipset.attach(&ports)?;
         let registers = Registers::attach(registers, &ports, &mmio, ram.mmap(), |n| line(n))?;
 
