@@ -39,6 +39,10 @@ impl Owner for Ear {
     fn device_lost(&self, lost: &Lost) {
         self.lost.lock().unwrap().push(lost.clone());
     }
+
+    fn device_cut_off(&self, lost: &Lost) {
+        self.device_lost(lost);
+    }
 }
 
 struct Bench {
