@@ -93,7 +93,7 @@ run_native() {
 
     step "Processes: the VMM and its daemons"
     ps -o pid,ppid,args -p "$VMM" --ppid "$VMM" | cut -c1-150 | sed 's/^/    /'
-    for name in $DAEMONS; do
+    for name in $DEVICES; do
         ps -o args --ppid "$VMM" | grep -q "$name" || fail "no $name among the VMM's children"
     done
     processes=$(ps -o pid= --ppid "$VMM")

@@ -76,7 +76,9 @@ stop() {
     ended "$1" 12 || kill -9 "$1" 2>/dev/null || true
 }
 
-DAEMONS="outboard-block outboard-net outboard-console outboard-plugin-host"
+# The demo's devices; the doctor looks for all daemons.
+DEVICES="outboard-block outboard-net outboard-console"
+DAEMONS="$DEVICES outboard-plugin-host"
 daemon_packages() { for name in $DAEMONS; do echo "-p $name"; done; }
 
 # When it returns nothing of ours runs any more.
