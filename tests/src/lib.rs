@@ -7,6 +7,7 @@ pub mod kernel;
 pub mod kvm_stats;
 pub mod listening;
 pub mod plugins;
+pub mod refusal;
 pub mod screen;
 pub mod tap;
 pub mod traces;
