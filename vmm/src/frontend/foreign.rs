@@ -77,6 +77,14 @@ impl Actor {
             tracing::debug!(device = self.spec.config.id, error = %source, "Not connected yet");
             let (expired, id) = (self.watch.expired(), self.id());
             self.watch.cut();
+            // What answers nonsense is there, and will go on so.
+            let source = match source.downcast::<CallError>() {
+                Ok(cause) if !expired && cause.is_nonsense() => {
+                    return Err(nonsense(id, path.to_owned(), *cause, daemon));
+                }
+                Ok(cause) => cause,
+                Err(source) => source,
+            };
             if self.inbox.pause(pause.min(left)) {
                 return Err(ConnectError::Cancelled { id });
             }
@@ -92,13 +100,6 @@ impl Actor {
             }
             if expired || begin.elapsed() >= time {
                 let (seconds, path) = (time.as_secs(), path.to_owned());
-                let source = match source.downcast::<CallError>() {
-                    Ok(cause) if !expired && cause.is_nonsense() => {
-                        return Err(nonsense(id, path, *cause, daemon));
-                    }
-                    Ok(cause) => cause,
-                    Err(source) => source,
-                };
                 return Err(match daemon {
                     Some((program, process)) => ConnectError::NotListening {
                         id,
@@ -124,7 +125,7 @@ impl Actor {
     }
 }
 
-/// The end of attempts of which the last was answered, and not as a backend must.
+/// The end of attempts: one was answered, and not as a backend must.
 fn nonsense(
     id: String,
     path: PathBuf,
