@@ -53,6 +53,7 @@ install: build ## Into PREFIX (/usr/local): programs, manual pages, completions,
 uninstall: ## What `make install` put there
 	rm -f $(AT)/bin/outboard $(AT)/share/man/man1/outboard.1 $(AT)/share/man/man1/outboard-*.1 \
 		$(COMPLETIONS) $(UNIT)
-	rm -rf $(AT)/libexec/outboard
+	rm -f $(addprefix $(AT)/libexec/outboard/,$(DAEMONS))
+	[ ! -d $(AT)/libexec/outboard ] || rmdir --ignore-fail-on-non-empty $(AT)/libexec/outboard
 
 .PHONY: help build demo test test-long bench lint docs header install uninstall

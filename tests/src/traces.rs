@@ -105,6 +105,12 @@ mod tests {
         sleep.arg("60");
         home.adopt(&mut sleep);
         let mut sleep = sleep.spawn().unwrap();
+        // It has its environment a moment after it has its name.
+        let end = Instant::now() + LONG;
+        while home.processes().is_empty() {
+            assert!(Instant::now() < end, "nothing is found");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let left = home.left_after(Duration::ZERO).unwrap();
         assert!(left.contains("sleep"), "{left}");
         sleep.kill().unwrap();

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use outboard_device::driver::block::{BlockQueue, F_FLUSH, F_MQ, Kind, SECTOR, Status};
 use outboard_device::driver::connection::DEFAULT_LIMIT;
+use outboard_device::driver::connection::F_RING_PACKED;
 use outboard_device::driver::{Driver, Options, QueueOptions, Segment};
 use outboard_device::testing::{Endpoint, Expected, Probe};
 use outboard_tests::listening::Listening;
@@ -57,7 +58,7 @@ fn start(Way(dir, args): Way, probe: Probe) -> Listening {
     ];
     let args = usual.iter().chain(args);
     let expected = Expected {
-        features: F_FLUSH | F_MQ,
+        features: F_RING_PACKED | F_FLUSH | F_MQ,
         config_len: CONFIG_LEN,
         queues: QUEUES,
         max_queue_size: 1024,

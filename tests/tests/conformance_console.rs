@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use outboard_device::driver::connection::DEFAULT_LIMIT;
+use outboard_device::driver::connection::F_RING_PACKED;
 use outboard_device::driver::console::{Port, RX, TX};
 use outboard_device::driver::{Driver, Options, QueueOptions, Segment};
 use outboard_device::testing::{Endpoint, Expected, Probe};
@@ -23,7 +24,7 @@ fn start(people: &str) -> (Listening, PathBuf) {
         some => Err(format!("{some} bytes written of what is printed")),
     };
     let expected = Expected {
-        features: 0,
+        features: F_RING_PACKED,
         config_len: 12,
         queues: 2,
         max_queue_size: 1024,

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use outboard_device::driver::connection::F_RING_PACKED;
 use outboard_device::driver::net::{F_MAC, F_MRG_RXBUF, HEADER_LEN, RX, TX};
 use outboard_device::testing::{Expected, Probe};
 use outboard_tests::listening::Listening;
@@ -31,7 +32,7 @@ fn endpoint() -> Option<Listening> {
         some => Err(format!("{some} bytes written of a frame that is sent")),
     };
     let expected = Expected {
-        features: F_MAC | F_MRG_RXBUF,
+        features: F_RING_PACKED | F_MAC | F_MRG_RXBUF,
         config_len: 12,
         queues: 3,
         max_queue_size: 1024,

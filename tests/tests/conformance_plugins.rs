@@ -10,6 +10,7 @@ use std::time::Duration;
 use outboard::plugin::serve::{Spec, serve};
 use outboard_device::abi::host::{Plugin, PluginDevice};
 use outboard_device::driver::connection::DEFAULT_LIMIT;
+use outboard_device::driver::connection::F_RING_PACKED;
 use outboard_device::driver::console::{Port, RX, TX};
 use outboard_device::driver::{Driver, Options, QueueOptions, Segment};
 use outboard_device::testing::{Endpoint, Expected, Outcome, Probe};
@@ -60,7 +61,7 @@ fn entropy_expected() -> Expected {
             .ok_or_else(|| format!("{written} bytes written"))
     };
     Expected {
-        features: 0,
+        features: F_RING_PACKED,
         config_len: 0,
         queues: 1,
         max_queue_size: 1024,
@@ -91,7 +92,7 @@ fn ramdisk_expected() -> Expected {
     let mut readable = vec![0; 16];
     readable[8] = 7;
     Expected {
-        features: 1 << 9,
+        features: F_RING_PACKED | 1 << 9,
         config_len: 60,
         queues: 1,
         max_queue_size: 256,
@@ -117,7 +118,7 @@ fn echo_expected() -> Expected {
         some => Err(format!("{some} bytes written of what is said")),
     };
     Expected {
-        features: 0,
+        features: F_RING_PACKED,
         config_len: 12,
         queues: 2,
         max_queue_size: 256,

@@ -1,6 +1,7 @@
 //! A port of `outboard-net switch` against the conformance kit, by frames for a port where nobody is.
 #![allow(clippy::unwrap_used)] // Tests fail by panicking, their helpers too.
 
+use outboard_device::driver::connection::F_RING_PACKED;
 use outboard_device::driver::net::{F_MAC, F_MRG_RXBUF, HEADER_LEN, RX, TX};
 use outboard_device::testing::{Expected, Probe};
 use outboard_tests::listening::{Listening, SOCKET};
@@ -22,7 +23,7 @@ fn endpoint() -> Listening {
         some => Err(format!("{some} bytes written of a frame that is sent")),
     };
     let expected = Expected {
-        features: F_MAC | F_MRG_RXBUF,
+        features: F_RING_PACKED | F_MAC | F_MRG_RXBUF,
         config_len: 12,
         queues: 2,
         max_queue_size: 1024,

@@ -286,12 +286,18 @@ fn one_isolated_port_is_isolated_from_nobody() {
 
 /// A thief at `c` says that it is `a`, while `a` is there or not; then `b` speaks to `a`.
 fn the_thief_gets_nothing(there: bool) -> Result<(), String> {
+    /// Fewer than anybody has buffers for.
+    const CLAIMS: u8 = 32;
     let mut switch = Switch::new(&["a", "b", "c"], &[]);
     let (mut b, mut c) = (switch.join("b", 2), switch.join("c", 3));
     let mut a = switch.join("a", 1);
     a.announce(&mut [&mut b, &mut c]);
-    let mut rest = there.then_some(a);
-    for seed in 0..200 {
+    if !there {
+        // Another sits down in its place: by then the switch knows that it is gone.
+        drop(a);
+        a = switch.join("a", 4);
+    }
+    for seed in 0..CLAIMS {
         c.send(&frame(EVERYBODY, mac(1), 60, seed));
     }
     // In the sender's order: the claims have been heard when this one has.
@@ -301,16 +307,15 @@ fn the_thief_gets_nothing(there: bool) -> Result<(), String> {
     while b.gets(&honest).is_err() {
         claims += 1;
     }
+    while a.gets(&honest).is_err() {}
     let secret = frame(mac(1), b.mac, 60, 0xaa);
     let marker = frame(EVERYBODY, b.mac, 60, 0xbb);
     b.send(&secret);
     b.send(&marker);
-    if let Some(a) = &mut rest {
-        a.gets(&honest)?;
-        a.gets(&secret)?;
-    }
     c.gets(&marker)?;
-    assert_eq!((claims, switch.count("c", "claimed")), (0, 200));
+    a.gets(&secret)?;
+    let claimed = switch.count("c", "claimed");
+    assert_eq!((claims, claimed), (0, u64::from(CLAIMS)));
     Ok(())
 }
 
@@ -534,23 +539,24 @@ fn the_end_is_orderly_and_the_counters_are_told() {
 }
 
 #[test]
-fn an_idle_switch_uses_no_cpu() {
+fn an_idle_switch_sleeps() {
     let mut switch = Switch::new(&["a", "b"], &[]);
     let (mut a, mut b) = (switch.join("a", 1), switch.join("b", 2));
     a.announce(&mut [&mut b]);
     std::thread::sleep(Duration::from_millis(100));
-    // User and system time, in ticks of 10 ms (proc(5)).
-    let ticks = || -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", switch.daemon.id())).unwrap();
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let fields = fields.split_whitespace().skip(11).take(2);
-        fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    // Whoever works wakes up first (proc_pid_status(5)).
+    let wakes = || -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", switch.daemon.id())).unwrap();
+        let of_one = |task: std::io::Result<fs::DirEntry>| -> u64 {
+            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            let mut lines = status.lines();
+            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            count.unwrap().trim().parse().unwrap()
+        };
+        tasks.map(of_one).sum()
     };
-    let before = ticks();
+    let before = wakes();
     std::thread::sleep(Duration::from_secs(2));
-    assert!(
-        ticks() - before <= 1,
-        "{} ticks in two seconds",
-        ticks() - before
-    );
+    let woken = wakes() - before;
+    assert!(woken <= 10, "woken {woken} times in two seconds");
 }

@@ -154,20 +154,16 @@ fn files(document: &str) -> impl Iterator<Item = (String, String)> {
 /// The echo's files, under another name, and the header that they need.
 fn c(name: &str) -> Vec<(String, String)> {
     let rename = |text: &str| {
-        let source = format!("{name}.c");
-        text.replace("plugins/c-echo/echo.c", &source)
-            .replace("echo.c", &source)
-            .replace("libecho", &format!("lib{name}"))
+        // By a character that no name has, for a name may have "echo" in it.
+        const NAME: &str = "\u{e000}";
+        text.replace("plugins/c-echo/echo.c", "\u{e000}.c")
+            .replace("echo.c", "\u{e000}.c")
+            .replace("libecho", "lib\u{e000}")
             .replace("-I device-sdk/include", "-I .")
             .replace("../../device-sdk/include", ".")
-            .replace(
-                "OUTBOARD_STR(\"echo\")",
-                &format!("OUTBOARD_STR(\"{name}\")"),
-            )
-            .replace(
-                "OUTBOARD_STR(\"c-echo\")",
-                &format!("OUTBOARD_STR(\"{name}\")"),
-            )
+            .replace("OUTBOARD_STR(\"echo\")", "OUTBOARD_STR(\"\u{e000}\")")
+            .replace("OUTBOARD_STR(\"c-echo\")", "OUTBOARD_STR(\"\u{e000}\")")
+            .replace(NAME, name)
     };
     vec![
         (format!("{name}.c"), rename(ECHO)),
@@ -190,16 +186,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_echos_names_is_left() {
-        for (file, text) in &c("mine")[..2] {
-            assert!(
-                !text.contains("c-echo") && !text.contains("libecho"),
-                "{file}"
-            );
-            assert!(
-                !text.contains("echo.c") && !text.contains("device-sdk"),
-                "{file}"
-            );
+    fn nothing_of_the_echos_names_is_left_but_in_the_new_name() {
+        let mine = c("mine");
+        for (file, text) in &mine[..2] {
+            for old in ["c-echo", "libecho", "echo.c", "device-sdk"] {
+                assert!(!text.contains(old), "{old}: {file}");
+            }
+        }
+        for name in ["myecho", "libecho", "c-echo"] {
+            for ((_, text), (_, mine)) in c(name)[..2].iter().zip(&mine) {
+                let as_mine = text.replace(name, "mine");
+                assert_eq!(as_mine, mine.replace(name, "mine"), "{name}");
+            }
         }
     }
 }

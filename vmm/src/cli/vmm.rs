@@ -108,8 +108,7 @@ pub(super) fn is_cloud_hypervisor() -> bool {
 pub(super) fn as_cloud_hypervisor() -> ExitCode {
     let cli = CloudHypervisor::parse();
     if cli.version {
-        println!("{VERSION}");
-        return ExitCode::SUCCESS;
+        return say::answer(&format!("{VERSION}\n"), ExitCode::SUCCESS);
     }
     let level = match cli.verbose {
         0 => LevelFilter::WARN,
@@ -147,6 +146,7 @@ impl Doors {
             log_dir: Some(log_dir.unwrap_or_else(|| "off".into())),
             ..Description::default()
         };
+        tracing::info!("The API is open; there is no VM yet");
         match vm::serve(place, defaults) {
             Ok(end) => finished(&end),
             Err(error) => {

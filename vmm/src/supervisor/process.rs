@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -12,6 +12,10 @@ use nix::unistd::Pid;
 
 use super::words::{LastWords, Words};
 use crate::logs::Log;
+
+/// How long what an ended daemon has left in its group may take to end too, once it has been asked.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A spawned daemon. Clones name the same one; dropping them leaves it running, its
 /// [`Supervisor`](super::Supervisor) stops it.
@@ -133,12 +137,20 @@ impl Process {
         self.0.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reaps under the lock that [`signal`](Self::signal) takes. `reap` answers `None` while the
-    /// process still runs.
+    /// Reaps a process that has ended, under the lock that [`signal`](Self::signal) takes, and ends
+    /// what it has left in its group: a daemon has ended when all of it has. Blocks for
+    /// [`LEFT_BEHIND`] at most.
     pub(super) fn reap(&self, reap: impl FnOnce() -> Option<ExitStatus>) -> bool {
         let mut exit = self.exit();
         if exit.is_none() {
+            // Not reaped yet, it keeps the number from others, whatever is left.
+            if self.0.own_group {
+                let _ = killpg(self.0.pid, Signal::SIGTERM);
+            }
             *exit = reap();
+            if self.0.own_group && exit.is_some() {
+                self.end_group();
+            }
         }
         self.0.exited.notify_all();
         let ended = exit.is_some();
@@ -147,6 +159,23 @@ impl Process {
             work();
         }
         ended
+    }
+
+    /// Waits for a group that has been asked to end. As long as one of it lives nobody else is given
+    /// its number.
+    fn end_group(&self) {
+        let begin = Instant::now();
+        while killpg(self.0.pid, None).is_ok() {
+            if begin.elapsed() >= LEFT_BEHIND {
+                tracing::warn!(
+                    device = self.id(),
+                    "The daemon has ended and left processes that do not; killed"
+                );
+                let _ = killpg(self.0.pid, Signal::SIGKILL);
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     fn exit(&self) -> MutexGuard<'_, Option<ExitStatus>> {

@@ -32,6 +32,42 @@ fn a_daemon_that_fails_leaves_its_last_words() {
 }
 
 #[test]
+fn what_a_daemon_has_left_behind_ends_with_it() {
+    let supervisor = Supervisor::start().unwrap();
+    for trap in ["", "trap '' TERM;"] {
+        let script =
+            format!("sh -c \"{trap} echo up; while :; do sleep 1; done\" & read x; echo $!");
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (number, script) = (theirs.as_raw_fd(), script);
+        // Until the one left behind is up.
+        let wait = format!("exec 0<&{number}; {script}");
+        let command = Command::new("disk0", "/bin/bash")
+            .arg("-c")
+            .arg(wait)
+            .fd(theirs);
+        let process = supervisor.spawn(command).unwrap();
+        while !process.last_words().lines.contains(&"up".to_owned()) {
+            std::thread::sleep(SHORT);
+        }
+        (&ours).write_all(b"go\n").unwrap();
+        process.wait(LONG).unwrap();
+        let group = nix::unistd::Pid::from_raw(process.pid());
+        let left = || nix::sys::signal::killpg(group, None).is_ok();
+        let begin = Instant::now();
+        // Whoever takes it over reaps it when it likes.
+        while left() && !is_dead(process.last_words().lines.last().unwrap()) {
+            assert!(begin.elapsed() < LONG, "{:?}", process.last_words());
+            std::thread::sleep(SHORT);
+        }
+    }
+}
+
+/// Ended, reaped or not.
+fn is_dead(pid: &str) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_err()
+}
+
+#[test]
 fn a_missing_program_is_an_error_that_names_it() {
     let supervisor = Supervisor::start().unwrap();
     let error = supervisor
