@@ -108,22 +108,19 @@ impl Vmm {
         (status, json(body))
     }
 
-    /// How many descriptors the VMM has open, once no client is served any more.
-    pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid()))
-            .unwrap()
-            .count()
-    }
-
-    /// Waits until it has as many.
+    /// Waits until it holds so many descriptors of this test's own program, which are those that it
+    /// was passed.
     pub fn settles_at(&self, count: usize) {
         let end = Instant::now() + Duration::from_secs(10);
-        while self.descriptors() != count {
-            let now = self.descriptors();
-            assert!(
-                Instant::now() < end,
-                "{count} descriptors before, now {now}"
-            );
+        let ours = std::env::current_exe().unwrap();
+        let held = || {
+            let fds = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+            fds.flatten()
+                .filter(|fd| fs::read_link(fd.path()).is_ok_and(|file| file == ours))
+                .count()
+        };
+        while held() != count {
+            assert!(Instant::now() < end, "it holds {}, not {count}", held());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
