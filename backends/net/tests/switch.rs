@@ -79,8 +79,12 @@ impl Switch {
 
     fn join_with(&mut self, port: &str, n: u8, options: &Options, buffers: u16) -> Guest {
         let mut driver = Driver::new(self.connect(port), options).unwrap();
-        for queue in [RX, TX] {
-            driver.start_queue(queue, &QueueOptions::default()).unwrap();
+        for (queue, indirect) in [(RX, 256), (TX, 0)] {
+            let options = QueueOptions {
+                indirect,
+                ..QueueOptions::default()
+            };
+            driver.start_queue(queue, &options).unwrap();
         }
         let receive = Receive::new(&mut driver, RX, buffers, 2048).unwrap();
         let transmit = Transmit::new(&mut driver, 32, LONGEST + 100).unwrap();
@@ -485,6 +489,40 @@ fn a_guest_that_breaks_its_rings_breaks_nothing_else() {
         b.gets(&frame).unwrap();
     }
     assert!(!evil.is_broken());
+}
+
+/// A guest's buffers are in so many pieces, all but one of them of no bytes; what it got of one frame.
+fn pieces_of_nothing(pieces: usize) -> [u64; 2] {
+    let mut switch = Switch::new(&["a", "b"], &[]);
+    let (mut a, mut b) = (
+        switch.join("a", 1),
+        switch.join_with("b", 2, &Options::default(), 1),
+    );
+    a.announce(&mut [&mut b]);
+    // The usual buffer is the next frame's.
+    let place = b.driver.allocate(13, 1).unwrap();
+    let mut chain = vec![Segment::writable(place.addr(), 0); pieces - 1];
+    chain.push(Segment::writable(place.addr(), 13));
+    for _ in 0..20 {
+        sabotage(&mut b, RX, &chain);
+    }
+    for seed in 0..2 {
+        a.send(&frame(EVERYBODY, a.mac, 60, seed));
+    }
+    loop {
+        let counters = switch.counters();
+        let [got, lost] =
+            ["to-guest\":{\"frames", "too-long"].map(|word| count(&counters, "b", word));
+        if got + lost == 3 {
+            return [got, lost];
+        }
+    }
+}
+
+#[test]
+fn one_frame_is_not_worth_any_number_of_descriptors() {
+    assert_eq!(pieces_of_nothing(200), [2, 1]);
+    assert_eq!(pieces_of_nothing(1), [3, 0]);
 }
 
 #[test]

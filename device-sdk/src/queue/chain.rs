@@ -75,14 +75,16 @@ pub(super) struct Walk<'a> {
     readable: Option<usize>,
 }
 
-/// What a packed ring's chain says of itself.
+/// What is known of a chain that was taken.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packed {
+pub(super) struct Walked {
     /// How many segments are readable.
     pub(super) readable: usize,
-    /// The buffer's id, which stands in the last descriptor.
+    /// How many buffers it has, those of no bytes included.
+    pub(super) buffers: u16,
+    /// Its head, or the buffer's id, which stands in a packed chain's last descriptor.
     pub(super) id: u16,
-    /// Slots of the ring that it takes.
+    /// Positions of the ring that it takes.
     pub(super) span: u16,
 }
 
@@ -107,10 +109,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes a split ring's chain: each descriptor says where the next one is. Returns how many segments
-    /// are readable.
+    /// Takes a split ring's chain: each descriptor says where the next one is.
     #[inline]
-    pub(super) fn split(mut self, mut table: Table, head: u16) -> Result<usize, ChainError> {
+    pub(super) fn split(mut self, mut table: Table, head: u16) -> Result<Walked, ChainError> {
         let mut index = head;
         let mut inside = false;
         loop {
@@ -126,7 +127,7 @@ impl<'a> Walk<'a> {
             }
             self.add(&desc)?;
             if desc.flags & DESC_NEXT == 0 {
-                return Ok(self.readable());
+                return Ok(self.end(head, 1));
             }
             index = desc.next;
         }
@@ -141,7 +142,7 @@ impl<'a> Walk<'a> {
         count: Count,
         head: u16,
         room: u16,
-    ) -> Result<Packed, ChainError> {
+    ) -> Result<Walked, ChainError> {
         let mut position = head;
         let mut span = 0u16;
         loop {
@@ -160,11 +161,7 @@ impl<'a> Walk<'a> {
                 if u32::from(desc.next) >= table.entries() {
                     return Err(ChainError::Id(desc.next));
                 }
-                return Ok(Packed {
-                    readable: self.readable(),
-                    id: desc.next,
-                    span,
-                });
+                return Ok(self.end(desc.next, span));
             }
             position = count.advance(position, 1);
         }
@@ -216,8 +213,13 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn readable(&self) -> usize {
-        self.readable.unwrap_or(self.segments.len())
+    fn end(&self, id: u16, span: u16) -> Walked {
+        Walked {
+            readable: self.readable.unwrap_or(self.segments.len()),
+            buffers: self.limit.saturating_sub(self.left),
+            id,
+            span,
+        }
     }
 
     /// The table that a descriptor of the ring names.

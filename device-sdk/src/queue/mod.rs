@@ -41,7 +41,7 @@ pub use stream::{RequestStream, StreamRequest};
 
 use crate::memory::{Memory, Window};
 use crate::request::{Chain, Request};
-use chain::{Packed, Walk};
+use chain::{Walk, Walked};
 use foresight::Foresight;
 use lease::Leases;
 use notify::Notify;
@@ -199,13 +199,7 @@ impl Queue {
         let (head, walked) = match ring {
             Ring::Split(ring) => {
                 let head = ring.avail_head(position);
-                let readable = walk.split(ring.table(), head);
-                let walked = readable.map(|readable| Packed {
-                    readable,
-                    id: head,
-                    span: 1,
-                });
-                (head, walked)
+                (head, walk.split(ring.table(), head))
             }
             Ring::Packed(ring) => {
                 let count = ring.count();
@@ -213,7 +207,7 @@ impl Queue {
                 (position, walk.packed(ring.table(), count, position, room))
             }
         };
-        let Packed { readable, id, span } = walked.map_err(|source| {
+        let walked = walked.map_err(|source| {
             self.phase = Phase::Broken;
             QueueError::Chain {
                 queue: self.index,
@@ -222,6 +216,7 @@ impl Queue {
             }
         })?;
         let count = ring.count();
+        let Walked { id, span, .. } = walked;
         let after = count.advance(position, span);
         if span > 1 {
             // A packed chain's slots are there with its first one, whatever their flags say.
@@ -234,7 +229,8 @@ impl Queue {
         self.next = after;
         self.foresight.note(id, &chain.segments);
         self.leases.take();
-        chain.readable = readable;
+        chain.readable = walked.readable;
+        chain.buffers = walked.buffers;
         chain.head = id;
         chain.span = span;
         chain.position = position;

@@ -117,6 +117,7 @@ impl Queue {
                 .map(|s| unsafe { Segment::new(s.base.cast(), s.len) }),
         );
         chain.readable = raw.readable as usize;
+        chain.buffers = u16::try_from(count).unwrap_or(u16::MAX);
         chain.head = raw.head as u16;
         chain.queue = self.index;
         chain.origin = self.origin;

@@ -61,6 +61,21 @@ async fn whoever_waits_for_the_stop_of_a_queue_hears_of_it() {
 }
 
 #[test]
+fn a_buffer_of_no_bytes_has_no_segment_and_is_counted() {
+    let guest = Guest::new();
+    let ring = Ring::new(&guest.reference);
+    store(&ring, 0, 0x6000, 0, DESC_NEXT, 1);
+    store(&ring, 1, 0x6000, 8, DESC_NEXT, 2);
+    store(&ring, 2, u64::MAX, 0, DESC_WRITE, 0);
+    ring.avail.ring().ref_at(0).unwrap().store(0);
+    ring.avail.idx().store(1);
+    let mut queue = guest.queue(false);
+    let request = queue.pop().unwrap().unwrap();
+    assert_eq!((request.segments().len(), request.buffers()), (1, 3));
+    queue.complete([(request, 0)]).unwrap();
+}
+
+#[test]
 fn each_way_to_break_a_chain_is_named() {
     let guest = Guest::new();
     let mem = &guest.reference;

@@ -102,6 +102,8 @@ pub(crate) struct Chain {
     pub(crate) segments: Vec<Segment>,
     /// How many of `segments` are device-readable.
     pub(crate) readable: usize,
+    /// How many buffers the guest made it of.
+    pub(crate) buffers: u16,
     /// Index of the chain's first descriptor, or a packed ring's buffer id: its name when it is used.
     pub(crate) head: u16,
     /// Where the chain stood in the ring.
@@ -146,6 +148,12 @@ impl Request {
     /// [`writable`](Self::writable).
     pub fn segments(&self) -> &[Segment] {
         &self.chain.segments
+    }
+
+    /// How many buffers the guest made it of: those of no bytes, which have no segment, included. Taking
+    /// it cost as much. Through a plugin's table those of no bytes are not counted.
+    pub fn buffers(&self) -> u16 {
+        self.chain.buffers
     }
 
     /// A cursor at the start of the readable bytes.

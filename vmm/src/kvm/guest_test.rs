@@ -185,11 +185,15 @@ fn a_parked_vcpu_has_ended_its_read() {
     let Some(guest) = Guest::start(1, &code, &[]) else {
         return;
     };
-    let rounds = 20;
+    // On an idle machine it is in the middle of the read nearly always, on a busy one often between two;
+    // if reads were left unended this would count next to none.
+    let (enough, rounds) = (10, 200);
     let mut ended = 0;
     for _ in 0..rounds {
+        if ended == enough {
+            break;
+        }
         guest.expect_output(b"h");
-        // Nearly all of its time it is in the middle of the read.
         guest.vcpus.park(WAIT).unwrap();
         let registers = guest.vcpus.registers(0);
         let behind_the_read = registers.rip == CODE + 13 && registers.rax == 0x5a5a_5a5a;
@@ -197,7 +201,7 @@ fn a_parked_vcpu_has_ended_its_read() {
         guest.vcpus.reset(&entry()).unwrap();
         guest.vcpus.resume();
     }
-    assert!(ended > rounds / 2, "{ended} of {rounds}");
+    assert_eq!(ended, enough, "of {rounds}");
 }
 
 #[test]

@@ -14,6 +14,10 @@ const MAX_BUFFERS: usize = 128;
 /// Buffers of no use that are handed back for the sake of one frame.
 const MAX_USELESS: usize = 8;
 
+/// Descriptors that are read for the sake of one frame: four in each of its buffers, and no guest uses more
+/// than one.
+const MAX_DESCRIPTORS: usize = 512;
+
 /// A frame as it is delivered: what was looked at comes from here, and not from the guest again, who
 /// may have changed it.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +35,16 @@ impl Frame<'_> {
     }
 }
 
-/// What became of it.
+/// What became of it, and how many descriptors were read for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// What became of it.
+    pub delivered: Delivered,
+    /// The descriptors.
+    pub descriptors: usize,
+}
+
+/// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivered {
     /// It is in the buffers.
@@ -52,9 +65,10 @@ pub fn deliver(
     frame: &Frame<'_>,
     mergeable: bool,
     filled: &mut Vec<(Request, u32)>,
-) -> Result<Delivered, QueueError> {
+) -> Result<Delivery, QueueError> {
     let need = frame.size().saturating_add(HEADER_LEN);
     let (mut first, mut room, mut useless) = (filled.len(), 0usize, 0usize);
+    let mut descriptors = 0usize;
     let failed = loop {
         let buffer = match queue.pop() {
             Ok(Some(buffer)) => buffer,
@@ -64,6 +78,7 @@ pub fn deliver(
                 return Err(error);
             }
         };
+        descriptors = descriptors.saturating_add(buffer.buffers().into());
         let len = buffer.writer().len();
         if len < HEADER_LEN {
             // It holds nothing, ever; and it must not lie between those of a frame.
@@ -79,19 +94,27 @@ pub fn deliver(
         room = room.saturating_add(len);
         if room >= need {
             fill(filled.get_mut(first..).unwrap_or_default(), frame);
-            return Ok(Delivered::Whole);
+            return Ok(Delivery {
+                delivered: Delivered::Whole,
+                descriptors,
+            });
         }
-        if !mergeable || filled.len().saturating_sub(first) >= MAX_BUFFERS {
+        let most = filled.len().saturating_sub(first) >= MAX_BUFFERS;
+        if !mergeable || most || descriptors >= MAX_DESCRIPTORS {
             break Delivered::TooLong;
         }
     };
     // A frame that has taken all of a ring, and not enough, never fits.
     let all = filled.len().saturating_sub(first) >= usize::from(queue.size());
     give_back(queue, filled, first);
-    Ok(if failed == Delivered::NoBuffer && all {
+    let delivered = if failed == Delivered::NoBuffer && all {
         Delivered::TooLong
     } else {
         failed
+    };
+    Ok(Delivery {
+        delivered,
+        descriptors,
     })
 }
 

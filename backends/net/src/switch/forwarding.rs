@@ -7,7 +7,7 @@ use std::time::Instant;
 use outboard_device::{Groups, Progress, QueueError, Request, SharedWorker};
 
 use super::MAX_FRAME;
-use super::deliver::{Delivered, Frame, deliver};
+use super::deliver::{Delivered, Delivery, Frame, deliver};
 use super::port::Line;
 use super::table::{Heard, Table};
 use crate::tap::HEADER_LEN;
@@ -15,12 +15,16 @@ use crate::tap::HEADER_LEN;
 /// Frames of one port taken in its turn.
 const BURST: usize = 64;
 
-/// A turn ends at this cost, in bytes copied. A guest's frames can be long, in many pieces, and for
-/// everybody: it costs the others no more time than one that sends short ones does.
+/// A turn ends at this cost, in bytes copied. A guest's frames can be long, in many pieces, for
+/// everybody, and for others whose buffers are in many pieces: it costs the rest no more time than one that
+/// sends short ones does.
 const TURN_COST: usize = 128 * 1024;
 
-/// What a frame costs besides its bytes, and each piece of one.
+/// What a frame costs besides its bytes, at its sender and at each receiver.
 const FRAME_COST: usize = 256;
+
+/// What each descriptor costs that is read for it, on either side.
+const DESCRIPTOR_COST: usize = 64;
 
 /// Bytes of an Ethernet header.
 const ETHERNET_LEN: usize = 14;
@@ -130,7 +134,7 @@ impl Forwarding {
         };
         let line = Arc::clone(&sender.line);
         let counters = &line.counters;
-        let pieces = request.readable().len().saturating_mul(FRAME_COST);
+        let taken = cost(request.buffers().into(), 0);
         let mut rest = request.reader();
         let len = rest.len().saturating_sub(HEADER_LEN);
         counters.from_frames.add(1);
@@ -141,104 +145,109 @@ impl Forwarding {
             || rest.read_exact(addresses.as_flattened_mut()).is_err()
         {
             counters.drops.malformed.add(1);
-            return pieces;
+            return taken;
         }
         let frame = Frame { addresses, rest };
         let [destination, source] = addresses;
         if source[0] & 1 != 0 {
             counters.drops.malformed.add(1);
-            return pieces;
+            return taken;
         }
         match self.table.hear(source, from, now) {
             Heard::Here => {}
             Heard::Unlearned => counters.unlearned.add(1),
             Heard::Claimed => {
                 counters.drops.claimed.add(1);
-                return pieces;
+                return taken;
             }
         }
         let known = match destination[0] & 1 {
             0 => self.table.find(destination, now),
             _ => None,
         };
-        let copies = match known {
+        let handed = match known {
             Some(to) if to == from => {
                 counters.drops.local.add(1);
-                0
+                return taken;
             }
             Some(to) if line.isolated && self.is_isolated(to) => {
                 counters.drops.isolated.add(1);
-                0
+                return taken;
             }
-            Some(to) => {
-                let there = self.hand(groups, to, &frame);
-                if !there {
-                    counters.drops.nowhere.add(1);
-                }
-                usize::from(there)
-            }
-            None => {
-                let copies = self.flood(groups, from, line.isolated, &frame);
-                if copies == 0 {
-                    counters.drops.nowhere.add(1);
-                } else {
-                    counters.flooded.add(1);
-                }
-                copies
-            }
+            Some(to) => self.hand(groups, to, &frame),
+            None => self.flood(groups, from, line.isolated, &frame),
         };
-        let each = frame.size().saturating_add(FRAME_COST);
-        pieces.saturating_add(each.saturating_mul(copies))
+        match (handed, known) {
+            (None, _) => counters.drops.nowhere.add(1),
+            (Some(_), None) => counters.flooded.add(1),
+            (Some(_), Some(_)) => {}
+        }
+        taken.saturating_add(handed.unwrap_or_default())
     }
 
     fn is_isolated(&self, port: usize) -> bool {
         self.ends.get(port).is_some_and(|end| end.line.isolated)
     }
 
-    /// Hands the frame to every port that may have it; returns to how many.
+    /// Hands the frame to every port that may have it; returns what it cost, if there is any.
     fn flood(
         &mut self,
         groups: &mut Groups<'_>,
         from: usize,
         isolated: bool,
         frame: &Frame<'_>,
-    ) -> usize {
-        let mut copies = 0usize;
+    ) -> Option<usize> {
+        let mut cost = None;
         for to in 0..self.ends.len() {
-            let apart = isolated && self.is_isolated(to);
-            if to != from && !apart && self.hand(groups, to, frame) {
-                copies = copies.saturating_add(1);
+            if to != from && !(isolated && self.is_isolated(to)) {
+                let one = self.hand(groups, to, frame);
+                cost = one.map_or(cost, |one| {
+                    Some(one.saturating_add(cost.unwrap_or_default()))
+                });
             }
         }
-        copies
+        cost
     }
 
-    /// Hands the frame to a port: into its guest's buffers, or to be counted there. False when no guest
-    /// is there.
-    fn hand(&mut self, groups: &mut Groups<'_>, to: usize, frame: &Frame<'_>) -> bool {
+    /// Hands the frame to a port: into its guest's buffers, or to be counted there. Returns what it cost;
+    /// `None` when no guest is there.
+    fn hand(&mut self, groups: &mut Groups<'_>, to: usize, frame: &Frame<'_>) -> Option<usize> {
         let (Some(end), [rx, _]) = (self.ends.get_mut(to), groups.queues(to)) else {
-            return false;
+            return None;
         };
         if !rx.enabled() {
-            return false;
+            return None;
         }
         let counters = &end.line.counters;
         match deliver(rx, frame, end.line.is_mergeable(), &mut end.filled) {
-            Ok(Delivered::Whole) => {
-                counters.to_frames.add(1);
-                counters.to_bytes.add(frame.size() as u64);
+            Ok(Delivery {
+                delivered,
+                descriptors,
+            }) => {
+                match delivered {
+                    Delivered::Whole => {
+                        counters.to_frames.add(1);
+                        counters.to_bytes.add(frame.size() as u64);
+                    }
+                    Delivered::NoBuffer => counters.drops.no_buffer.add(1),
+                    Delivered::TooLong => counters.drops.too_long.add(1),
+                }
+                Some(cost(descriptors, frame.size()))
             }
-            Ok(Delivered::NoBuffer) => counters.drops.no_buffer.add(1),
-            Ok(Delivered::TooLong) => counters.drops.too_long.add(1),
             Err(error) => {
                 // Those before are good, and must not stay behind.
                 let _: Result<(), QueueError> = rx.complete(end.filled.drain(..));
                 groups.fail(to, &error.into());
-                return false;
+                None
             }
         }
-        true
     }
+}
+
+/// What it costs to read so many descriptors for a frame, and to copy so many bytes.
+fn cost(descriptors: usize, bytes: usize) -> usize {
+    let read = descriptors.saturating_mul(DESCRIPTOR_COST);
+    read.saturating_add(bytes).saturating_add(FRAME_COST)
 }
 
 impl SharedWorker for Forwarding {
