@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use outboard_tests::api::Vmm;
 use outboard_tests::daemons::daemon;
 use outboard_tests::guest::{disk, has_kvm, payload};
@@ -221,6 +223,51 @@ fn assert_told(text: &str) {
     assert_eq!(names, wanted);
 }
 
+/// A disk's daemon that answers nothing cannot be paused; the end of the VM cuts the wait for it short.
+#[test]
+fn a_pause_that_is_undone_is_told() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    let (socket, events) = (home.path().join("api.sock"), home.path().join("events"));
+    let mut command = cloud_hypervisor(&home);
+    command.arg("--api-socket").arg(&socket);
+    command.arg(format!("--event-monitor=path={}", events.display()));
+    let vmm = Vmm::start(command, &socket);
+    let log = home.path().join("ttyS0");
+    let created = vmm.put(
+        "vm.create",
+        &json!({
+            "payload": { "kernel": payload(), "cmdline": "jobs=stuck" },
+            "memory": { "size": 64 << 20 },
+            "serial": { "mode": "File", "file": log },
+            "disks": [{ "path": disk(home.path(), "a.img", 64) }],
+        }),
+    );
+    assert_eq!(created, (204, Value::Null));
+    vmm.does("vm.boot");
+    until(|| said(&log).contains("stop the daemon now"));
+    let devices = vmm.ask("GET", "outboard.info").1["devices"].clone();
+    let mut devices = devices.as_array().unwrap().iter();
+    let disk = devices.find(|device| device["kind"] == "block").unwrap();
+    let pid = Pid::from_raw(i32::try_from(disk["pid"].as_i64().unwrap()).unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    std::thread::scope(|scope| {
+        let pause = scope.spawn(|| vmm.ask("PUT", "vm.pause"));
+        until(|| said(&events).contains("\"pausing\""));
+        vmm.does("vm.shutdown");
+        let (status, why) = pause.join().unwrap();
+        assert_eq!(status, 500, "{why}");
+    });
+    let told = said(&events);
+    let at = |event: &str| told.find(&format!("\"{event}\"")).unwrap();
+    assert!(at("pausing") < at("resumed") && at("resumed") < at("shutdown"));
+    assert!(!told.contains("\"paused\""), "{told}");
+    vmm.does("vmm.shutdown");
+    assert_eq!(vmm.end().code(), Some(0));
+}
+
 /// Names of a process's threads.
 fn threads(pid: i32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
@@ -362,6 +409,9 @@ fn devices_come_and_go_in_cloud_hypervisors_words() {
         Path::new(pty.as_str().unwrap()).starts_with("/dev/pts"),
         "{pty}"
     );
+    let consoles = &vmm.ask("GET", "outboard.info").1["consoles"];
+    let told = json!([{ "port": "console0", "path": pty, "pty": true }]);
+    assert_eq!(*consoles, told);
 
     let hot = json!({ "path": more, "id": "more" });
     for (body, status, part) in [

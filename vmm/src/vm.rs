@@ -9,6 +9,8 @@
 //! | `events.rs` | what happens to a VM |
 //! | `end.rs` | how it ended, and the exit code |
 //! | `error.rs` | why it could not start or go on |
+//! | `process.rs` | what a process has for its VMs, and the life of one |
+//! | `door.rs` | where a VM is asked |
 //! | `empty.rs` | a VMM that begins without a VM |
 //! | `fault_loop.rs` | a guest that triple-faults for ever |
 //! | `limits.rs` | what the host lets the process have |
@@ -24,6 +26,7 @@
 //! | `told.rs` | how a VM is described, and what has come of it |
 
 mod devices;
+mod door;
 mod empty;
 mod end;
 mod error;
@@ -33,6 +36,7 @@ mod info;
 mod limits;
 mod machine;
 mod plug;
+mod process;
 mod request;
 mod runtime_dir;
 mod serial;
@@ -40,9 +44,6 @@ mod signals;
 mod terminal;
 mod told;
 
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -57,19 +58,15 @@ pub use info::{
 pub use request::{Control, Plugged, Refusal};
 pub use told::{Counters, Told};
 
-use crate::api::{Place, SOCKET, Server};
-use crate::config::{Description, LogConfig, VmConfig};
-use crate::logs::{self, Logs};
+use crate::config::{Description, VmConfig};
 use crate::monitor;
-use crate::plugin;
-use events::{Event, Events};
+use door::Door;
+use events::{Event, Events, Inbox};
 use fault_loop::FaultLoop;
 use machine::Machine;
 use plug::{Successor, answer};
+use process::{Life, Process};
 use request::{Reply, Request};
-use runtime_dir::RuntimeDir;
-use signals::Signals;
-use terminal::Terminal;
 
 /// Where a VM is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,262 +99,6 @@ pub fn run(config: &VmConfig) -> Result<End, VmError> {
     Ok(over.end.unwrap_or(End::Destroyed))
 }
 
-/// What a process has for its VMs, one after the other.
-struct Process {
-    inbox: Receiver<Event>,
-    events: Events,
-    signals: Signals,
-    terminal: Terminal,
-}
-
-/// Where a VM answers.
-enum Door {
-    /// At a socket in its folder, for as long as it lives; then its process ends.
-    Own,
-    /// At one of its VMM's, which goes on: a link in its folder leads there.
-    Elsewhere(Option<PathBuf>),
-}
-
-/// What a VM's life is to somebody else.
-struct Life<'a> {
-    door: &'a Door,
-    /// Who waits for the guest to run, and hears why it does not.
-    booted: Option<Reply<()>>,
-}
-
-/// A VM is over.
-struct Over {
-    /// By itself, in this way; `None` where somebody asked for it, or it has never run.
-    end: Option<End>,
-    /// What they asked for, which is to be answered.
-    asked: Option<Request>,
-    /// What it was in the end.
-    description: Description,
-}
-
-impl Process {
-    fn begin() -> Result<Self, VmError> {
-        limits::raise_open_files();
-        signals::survive_large_files();
-        let (events, inbox) = events::pair();
-        Ok(Self {
-            signals: Signals::catch(&events)?,
-            terminal: Terminal::remember(),
-            inbox,
-            events,
-        })
-    }
-
-    fn control(&self) -> Control {
-        Control::new(self.events.clone())
-    }
-
-    fn next(&self) -> Event {
-        // Not closed while `events` is there.
-        self.inbox.recv().unwrap_or(Event::Quit)
-    }
-
-    /// One VM, from its assembly to its end. Where somebody waits for its boot, a VM that cannot is
-    /// their business and no error.
-    fn one(&mut self, config: &VmConfig, life: Life) -> Result<Over, VmError> {
-        let Life { door, mut booted } = life;
-        let over = self.lived(config, door, &mut booted);
-        match (over, booted) {
-            (Err(error), Some(reply)) => {
-                answer(reply, Err(Refusal::Failed(Box::new(error))));
-                Ok(Over {
-                    end: None,
-                    asked: None,
-                    description: (*config.description).clone(),
-                })
-            }
-            (over, _) => over,
-        }
-    }
-
-    fn lived(
-        &mut self,
-        config: &VmConfig,
-        door: &Door,
-        booted: &mut Option<Reply<()>>,
-    ) -> Result<Over, VmError> {
-        self.events.calm();
-        if booted.is_some() {
-            monitor::event("vm", "booting", &[]);
-        }
-        let folder = RuntimeDir::make(config)?;
-        let logs = open_logs(config)?;
-        let plugins = plugin::settle(config)?;
-        let config = &VmConfig {
-            devices: plugins.devices,
-            plugins: plugins.plugins,
-            ..config.clone()
-        };
-        let api = folder
-            .path()
-            .and_then(|folder| door.open(folder, &self.events));
-        let signals = &self.signals;
-        let cancelled = || signals.came();
-        let machine = Machine::assemble(
-            config,
-            &plugins.registers,
-            &self.events,
-            &self.terminal,
-            &logs,
-            &cancelled,
-        );
-        let machine = match machine {
-            Ok(machine) => machine,
-            Err(error) => {
-                let Some(signal) = self.deadly_signal() else {
-                    return Err(error);
-                };
-                return Ok(Over {
-                    end: Some(End::Signal(signal)),
-                    asked: None,
-                    description: (*config.description).clone(),
-                });
-            }
-        };
-        let mut vm = Vm {
-            config,
-            description: (*config.description).clone(),
-            machine,
-            state: State::Created,
-            inbox: &self.inbox,
-            events: self.events.clone(),
-            successors: Vec::new(),
-        };
-        let end = vm.live(booted);
-        vm.state = State::Stopped;
-        vm.successors.clear();
-        let Vm {
-            machine,
-            description,
-            ..
-        } = vm;
-        if matches!(door, Door::Own) {
-            // Nobody asks a VM that is over; and its daemons, once they end, find no socket of its
-            // left.
-            self.inbox = channel().1;
-        }
-        let (end, asked) = match end {
-            Ok(Last::Ended(end)) => (Ok(Some(end)), None),
-            Ok(Last::Asked(request)) => (Ok(None), Some(request)),
-            Err(error) => (Err(error), None),
-        };
-        let asked = match door {
-            Door::Own => {
-                if let Some(
-                    Request::Shutdown(reply) | Request::Delete(reply) | Request::End(reply),
-                ) = asked
-                {
-                    answer(reply, Ok(()));
-                }
-                None
-            }
-            Door::Elsewhere(_) => asked,
-        };
-        drop(api);
-        machine.take_apart();
-        self.forget();
-        monitor::event("vm", "shutdown", &[]);
-        Ok(Over {
-            end: end?,
-            asked,
-            description,
-        })
-    }
-
-    /// A signal that has ended the VM before it began.
-    fn deadly_signal(&self) -> Option<i32> {
-        self.inbox.try_iter().find_map(|event| match event {
-            Event::Signal(signal) if signal != libc::SIGPWR => Some(signal),
-            _ => None,
-        })
-    }
-
-    /// Drops what the VM that has ended has left in the inbox; others' requests stay.
-    fn forget(&self) {
-        let left: Vec<_> = self.inbox.try_iter().collect();
-        let kept = left
-            .into_iter()
-            .filter(|event| matches!(event, Event::Asked(_) | Event::Signal(_)));
-        for event in kept {
-            self.events.post(event);
-        }
-    }
-}
-
-impl Door {
-    /// Opens the VM to requests in its folder. One that cannot be asked there runs all the same.
-    fn open(&self, folder: &Path, events: &Events) -> Option<Opened> {
-        let path = folder.join(SOCKET);
-        let opened = match self {
-            Self::Own => {
-                let place = Place::Path(path.clone());
-                Server::listen(place, Control::new(events.clone())).map(Opened::Server)
-            }
-            Self::Elsewhere(None) => return None,
-            Self::Elsewhere(Some(socket)) => {
-                symlink(socket, &path).map(|()| Opened::Link(path.clone()))
-            }
-        };
-        match opened {
-            Ok(opened) => Some(opened),
-            Err(error) => {
-                tracing::warn!("The VM cannot be managed: {}: {error}", path.display());
-                None
-            }
-        }
-    }
-}
-
-/// What answers in a VM's folder. Dropped, it is gone from there.
-enum Opened {
-    #[allow(dead_code)] // held
-    Server(Server),
-    Link(PathBuf),
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        if let Self::Link(path) = self {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// A folder of their own choice that cannot be had is an error to people, the usual one is not.
-fn open_logs(config: &VmConfig) -> Result<Logs, VmError> {
-    let Some(LogConfig { folder, asked }) = &config.logs else {
-        return Ok(Logs::default());
-    };
-    match Logs::open(folder) {
-        Ok(logs) => {
-            logs::note(&format!(
-                "-- VM '{}' begins, outboard {}, process {}",
-                config.name,
-                env!("CARGO_PKG_VERSION"),
-                std::process::id()
-            ));
-            Ok(logs)
-        }
-        Err(source) if *asked => Err(VmError::Logs {
-            path: folder.clone(),
-            source,
-        }),
-        Err(error) => {
-            tracing::warn!(
-                "No logs are kept, for {} cannot be used ({error}); choose a folder with --log-dir \
-                 DIR, or --log-dir off",
-                folder.display()
-            );
-            Ok(Logs::default())
-        }
-    }
-}
-
 impl State {
     /// The word for people.
     pub fn word(self) -> &'static str {
@@ -377,7 +118,7 @@ struct Vm<'a> {
     description: Description,
     machine: Machine,
     state: State,
-    inbox: &'a Receiver<Event>,
+    inbox: &'a Inbox,
     events: Events,
     /// Devices that wait for another of their name to be gone.
     successors: Vec<Successor>,
@@ -433,14 +174,8 @@ impl Vm<'_> {
 
     /// The next event; `None` when somebody has waited long enough for something else.
     fn next(&mut self) -> Option<Event> {
-        let event = match self.give_up() {
-            // Not closed while `events` is there.
-            None => self.inbox.recv().ok(),
-            Some(until) => {
-                let left = until.saturating_duration_since(Instant::now());
-                self.inbox.recv_timeout(left).ok()
-            }
-        }?;
+        let until = self.give_up();
+        let event = self.inbox.next(until)?;
         // As often as a guest likes; what comes of it is told there.
         if !matches!(event, Event::Ejected) {
             tracing::info!(event = event.word(), state = self.state.word(), "VM event");
@@ -458,7 +193,6 @@ impl Vm<'_> {
                 let told = self.tell();
                 answer(reply, Ok(told));
             }
-            Request::Counters(reply) => answer(reply, Ok(self.counters())),
             Request::Create(_, reply) => answer(reply, Err(Refusal::Created)),
             Request::Boot(reply) => answer(reply, Err(Refusal::Booted)),
             Request::Pause(reply) => {
@@ -497,6 +231,7 @@ impl Vm<'_> {
         monitor::event("vm", "pausing", &[]);
         if let Err(error) = self.machine.pause() {
             self.machine.resume();
+            monitor::event("vm", "resumed", &[]);
             return Err(Refusal::Failed(Box::new(error.into())));
         }
         let late = self.machine.devices().pause();
@@ -508,6 +243,7 @@ impl Vm<'_> {
         // Undone in the order in which it was asked, by those who have yet to do it too.
         self.machine.devices().resume();
         self.machine.resume_late();
+        monitor::event("vm", "resumed", &[]);
         Err(Refusal::Late(late.join(", ")))
     }
 
@@ -537,14 +273,8 @@ impl Vm<'_> {
             self.machine.devices().take_out(slot);
         }
         // What the guest asked for before its vCPUs stopped, the reset has answered.
-        let asked: Vec<_> = self
-            .inbox
-            .try_iter()
-            .filter(|event| !event.is_answered_by_reset())
-            .collect();
-        for event in asked {
-            self.events.post(event);
-        }
+        let goes_on = |event: &Event| !event.is_answered_by_reset();
+        self.inbox.keep(&self.events, goes_on);
         self.machine.boot()?;
         if !suspended {
             self.machine.resume();

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use clap::Args;
 use outboard::registry;
 use outboard::supervisor::locate;
-use outboard::vm::Info;
+use outboard::vm::{ConsoleInfo, Info};
 
 use super::manage::{Error, Named, finish};
 
@@ -18,7 +18,7 @@ Examples:
   outboard console web
   outboard console web --port console0";
 
-/// Attaches this terminal to a console that is at a socket or a pseudo-terminal.
+/// Attaches this terminal to a console that is at a socket.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Console {
@@ -42,10 +42,18 @@ impl Console {
             "hvc0" => "console0",
             other => other,
         });
-        let mut reachable = info.consoles.iter();
-        let found = reachable.find(|console| wanted.is_none_or(|port| console.port == port));
-        let Some(console) = found else {
-            let all: Vec<_> = info.consoles.iter().map(|c| c.port.as_str()).collect();
+        let (ptys, sockets): (Vec<_>, Vec<_>) = info.consoles.iter().partition(|c| c.pty);
+        let is_wanted = |console: &&&ConsoleInfo| wanted.is_none_or(|port| console.port == port);
+        let Some(console) = sockets.iter().find(is_wanted) else {
+            if let Some(pty) = ptys.iter().find(is_wanted) {
+                return Err(Error::Usage(format!(
+                    "{} of the VM '{}' is on the pseudo-terminal {}; open that with screen or the like",
+                    pty.port,
+                    self.vm.name,
+                    pty.path.display(),
+                )));
+            }
+            let all: Vec<_> = sockets.iter().map(|c| c.port.as_str()).collect();
             return Err(Error::Usage(format!(
                 "The VM '{}' has no {} that can be reached from here; there is {}. Give it one by --serial socket or --console socket",
                 self.vm.name,

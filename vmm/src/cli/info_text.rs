@@ -24,7 +24,8 @@ pub(super) fn text(info: &Info) -> String {
         line(&mut text, what, &value);
     }
     for console in &info.consoles {
-        let value = format!("{} at {}", console.port, console.path.display());
+        let at = if console.pty { "on" } else { "at" };
+        let value = format!("{} {at} {}", console.port, console.path.display());
         line(&mut text, "Console", &value);
     }
     for daemon in &info.daemons {
@@ -223,6 +224,8 @@ mod tests {
             "KVM      kvm_pvm, GenuineIntel, nested: this host is a VM itself\n",
             "vCPU     0: running, thread 4243\n",
             "vCPU     1: halted, thread 4244\n",
+            "Console  ttyS0 at /run/user/0/outboard/web/ttyS0.sock\n",
+            "Console  console0 on /dev/pts/3\n",
             "Daemon   of ttyS0, process 4250\n",
             "  0x0000000000 to 0x0003ffffff  RAM\n",
             "  0x00c0000000 to 0x00c0001fff  disk0: BAR 0\n",

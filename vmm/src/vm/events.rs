@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use super::plug::Arrival;
 use super::request::Request;
@@ -47,6 +48,15 @@ impl Event {
         }
     }
 
+    /// Whoever asked for it has left. The end of the VM is carried out all the same: that it is wanted,
+    /// others have been told already.
+    fn is_void(&self) -> bool {
+        match self {
+            Self::Asked(request) => !request.ends_the_vm() && request.is_abandoned(),
+            _ => false,
+        }
+    }
+
     /// What to call it in a log.
     pub(super) fn word(&self) -> &'static str {
         match self {
@@ -81,10 +91,41 @@ pub(super) struct Events {
     urgent: Arc<AtomicBool>,
 }
 
-pub(super) fn pair() -> (Events, Receiver<Event>) {
+/// Where the owner finds them, in the order in which they were posted. Requests of those who have left
+/// are dropped here.
+pub(super) struct Inbox(Receiver<Event>);
+
+pub(super) fn pair() -> (Events, Inbox) {
     let (sender, inbox) = channel();
     let urgent = Arc::default();
-    (Events { sender, urgent }, inbox)
+    (Events { sender, urgent }, Inbox(inbox))
+}
+
+impl Inbox {
+    /// Waits for the next one, `until` at the latest; `None` when that is over, or nobody is left to
+    /// post any.
+    pub(super) fn next(&self, until: Option<Instant>) -> Option<Event> {
+        loop {
+            let event = match until {
+                None => self.0.recv().ok(),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    self.0.recv_timeout(left).ok()
+                }
+            }?;
+            if !event.is_void() {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Drops those that are there, except for the `wanted`: these are posted again.
+    pub(super) fn keep(&self, events: &Events, wanted: impl FnMut(&Event) -> bool) {
+        let there: Vec<_> = self.0.try_iter().collect();
+        for event in there.into_iter().filter(wanted) {
+            events.post(event);
+        }
+    }
 }
 
 impl Events {

@@ -58,13 +58,16 @@ pub struct Info {
     pub consoles: Vec<ConsoleInfo>,
 }
 
-/// A console at a socket.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A console at a socket, or on a pseudo-terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsoleInfo {
     /// `ttyS0` or `console0`.
     pub port: String,
-    /// Where it listens.
+    /// Where it listens, or the pseudo-terminal's device.
     pub path: PathBuf,
+    /// It is a pseudo-terminal.
+    #[serde(default)]
+    pub pty: bool,
 }
 
 /// One virtio device of a VM.
@@ -138,15 +141,24 @@ pub struct DaemonInfo {
     pub pid: i32,
 }
 
-fn consoles(config: &VmConfig) -> Vec<ConsoleInfo> {
+/// Where people can attach. `ptys` says where a pseudo-terminal is; one that it does not know yet is
+/// left out.
+pub(super) fn consoles(
+    config: &VmConfig,
+    ptys: impl Fn(&str) -> Option<PathBuf>,
+) -> Vec<ConsoleInfo> {
     let of = |port: &'static str, to: &Port| {
         let path = match to {
             Port::Socket(Some(path)) => path.clone(),
             Port::Socket(None) => config.runtime_dir.join(format!("{port}.sock")),
+            Port::Pty => ptys(port)?,
             _ => return None,
         };
-        let port = port.to_owned();
-        Some(ConsoleInfo { port, path })
+        Some(ConsoleInfo {
+            port: port.to_owned(),
+            path,
+            pty: *to == Port::Pty,
+        })
     };
     let virtio = config.console.as_ref();
     let all = [
@@ -162,6 +174,7 @@ pub(super) fn bdf(slot: u8) -> String {
 }
 
 impl Info {
+    /// All but the consoles.
     pub(super) fn new(
         config: &VmConfig,
         state: State,
@@ -189,7 +202,7 @@ impl Info {
             devices,
             registers: registers(config, places),
             daemons: daemons.iter().map(DaemonInfo::of).collect(),
-            consoles: consoles(config),
+            consoles: Vec::new(),
         }
     }
 }
@@ -289,5 +302,33 @@ impl DeviceInfo {
             queues: queues.map(|queue| QueueInfo::of(queue, ram)).collect(),
             ..self
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Description;
+
+    #[test]
+    fn consoles_are_at_sockets_and_on_pseudo_terminals_that_are_known() {
+        let mut vm = Description {
+            name: Some("web".into()),
+            kernel: Some("k".into()),
+            serial: Some("pty".parse().unwrap()),
+            console: Some("socket=/here.sock".parse().unwrap()),
+            ..Description::default()
+        };
+        let config = vm.resolve().unwrap();
+        let console = |port: &str, path: &str, pty| ConsoleInfo {
+            port: port.into(),
+            path: path.into(),
+            pty,
+        };
+        let socket = console("console0", "/here.sock", false);
+        let known = |port: &str| (port == "ttyS0").then(|| "/dev/pts/3".into());
+        let all = [console("ttyS0", "/dev/pts/3", true), socket.clone()];
+        assert_eq!(consoles(&config, known), all);
+        assert_eq!(consoles(&config, |_| None), [socket]);
     }
 }

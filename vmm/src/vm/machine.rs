@@ -1,6 +1,5 @@
 //! The parts of a VM: put together, reset, and taken apart.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -10,7 +9,7 @@ use kvm_ioctls::{Cap, Kvm};
 
 use super::devices::{Connecting, Devices, Parts};
 use super::events::Events;
-use super::info::{Info, Layout};
+use super::info::{self, Info, Layout};
 use super::terminal::Terminal;
 use super::{State, VmError, serial};
 use crate::arch::x86_64::{acpi, cpuid, layout};
@@ -185,7 +184,8 @@ impl Machine {
             mmio64: self.acpi.mmio64.clone(),
             bars: self.pci.mapped(),
         };
-        Info::new(
+        let consoles = info::consoles(config, |port| self.place(port));
+        let info = Info::new(
             config,
             state,
             self.vcpus.info(),
@@ -193,7 +193,8 @@ impl Machine {
             self.registers.places(),
             &self.supervisor.processes(),
             &map,
-        )
+        );
+        Info { consoles, ..info }
     }
 
     /// Where people find the console called `port`, if its daemon has said so.
@@ -202,11 +203,6 @@ impl Machine {
             "ttyS0" => self.console.as_ref()?.place(),
             port => self.devices.place(port),
         }
-    }
-
-    /// What KVM counts of each vCPU.
-    pub(super) fn counters(&self) -> Vec<BTreeMap<String, u64>> {
-        self.vcpus.counters()
     }
 
     /// Its virtio devices.

@@ -158,5 +158,5 @@ impl Vm<'_> {
 
 /// Nobody may be waiting for it any more.
 pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, Refusal>) {
-    let _ = reply.send(result);
+    reply.send(result);
 }

@@ -1,7 +1,10 @@
 //! What may be asked of a VM from outside, and the handle to ask with.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::events::{Event, Events};
 use super::info::Info;
@@ -10,14 +13,37 @@ use super::told::{Counters, Told};
 use crate::config::{Description, NewDevice};
 use crate::frontend::ConnectError;
 
+/// As many requests may be without their answer, those of clients that have left among them; others
+/// wait to be asked.
+const ASKED_MAX: usize = 128;
+
+/// How long the daemon of a pseudo-terminal is waited for to say where it is: it has, as a rule.
+const PLACE: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Where the answer goes. Nobody may be waiting for it any more.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+#[derive(Debug)]
+pub(super) struct Reply<T> {
+    to: oneshot::Sender<Result<T, Refusal>>,
+    /// Makes room for another request when this one is done with, whoever has left meanwhile.
+    _room: OwnedSemaphorePermit,
+}
+
+impl<T> Reply<T> {
+    /// Answers whoever still waits for it.
+    pub(super) fn send(self, result: Result<T, Refusal>) {
+        let _ = self.to.send(result);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.to.is_closed()
+    }
+}
 
 /// One thing asked of a VM.
 pub(super) enum Request {
     Info(Reply<Info>),
     Tell(Reply<Told>),
-    Counters(Reply<Counters>),
     Create(Box<Description>, Reply<()>),
     Boot(Reply<()>),
     Pause(Reply<()>),
@@ -40,12 +66,30 @@ impl Request {
         matches!(self, Self::Shutdown(_) | Self::Delete(_) | Self::End(_))
     }
 
+    /// Nobody waits for its answer.
+    pub(super) fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Info(reply) => reply.is_abandoned(),
+            Self::Tell(reply) => reply.is_abandoned(),
+            Self::Add(_, reply) => reply.is_abandoned(),
+            Self::Create(_, reply)
+            | Self::Boot(reply)
+            | Self::Pause(reply)
+            | Self::Resume(reply)
+            | Self::PressPowerButton(reply)
+            | Self::Reboot(reply)
+            | Self::Shutdown(reply)
+            | Self::Delete(reply)
+            | Self::End(reply)
+            | Self::Remove(_, reply) => reply.is_abandoned(),
+        }
+    }
+
     /// Answers with a refusal, whatever it was.
     pub(super) fn refuse(self, why: Refusal) {
         match self {
             Self::Info(reply) => answer(reply, Err(why)),
             Self::Tell(reply) => answer(reply, Err(why)),
-            Self::Counters(reply) => answer(reply, Err(why)),
             Self::Add(_, reply) => answer(reply, Err(why)),
             Self::Create(_, reply)
             | Self::Boot(reply)
@@ -131,18 +175,33 @@ pub enum Refusal {
 }
 
 /// A handle to ask a VM with. Clones ask the same one; once it is over, every answer is
-/// [`Refusal::Over`]. Answers come from the VM's owner, one after the other.
+/// [`Refusal::Over`]. Answers come from the VM's owner, one after the other. Whoever drops the future
+/// has left: what the owner has not begun by then, it does not do, unless it is the VM's end.
 #[derive(Debug, Clone)]
-pub struct Control(Events);
+pub struct Control {
+    events: Events,
+    room: Arc<Semaphore>,
+}
 
 impl Control {
     pub(super) fn new(events: Events) -> Self {
-        Self(events)
+        let room = Arc::new(Semaphore::new(ASKED_MAX));
+        Self { events, room }
+    }
+
+    /// Of a VM that is over.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self::new(super::events::pair().0)
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        self.0.post(Event::Asked(request(reply)));
+        // Never closed.
+        let room = self.room.clone().acquire_owned().await;
+        let room = room.map_err(|_| Refusal::Over)?;
+        let (to, answer) = oneshot::channel();
+        let reply = Reply { to, _room: room };
+        self.events.post(Event::Asked(request(reply)));
         answer.await.unwrap_or(Err(Refusal::Over))
     }
 
@@ -151,14 +210,26 @@ impl Control {
         self.ask(Request::Info).await
     }
 
-    /// How the VM is described, and what has come of it.
+    /// How the VM is described, and what has come of it. A pseudo-terminal whose place is not known
+    /// yet is waited for, half a second at most.
     pub async fn tell(&self) -> Result<Told, Refusal> {
-        self.ask(Request::Tell).await
+        let end = Instant::now() + PLACE;
+        loop {
+            let told = self.ask(Request::Tell).await?;
+            if !told.waits_for_a_pty() || Instant::now() >= end {
+                return Ok(told);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// What KVM counts of the VM.
     pub async fn counters(&self) -> Result<Counters, Refusal> {
-        self.ask(Request::Counters).await
+        let info = self.info().await?;
+        let vcpus = info.vcpus.into_iter();
+        Ok(vcpus
+            .map(|vcpu| (format!("vcpu{}", vcpu.index), vcpu.counters))
+            .collect())
     }
 
     /// Describes the VM that is to be booted.
@@ -220,5 +291,53 @@ impl Control {
     pub async fn remove(&self, id: &str) -> Result<(), Refusal> {
         self.ask(|reply| Request::Remove(id.to_owned(), reply))
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::vm::events;
+
+    /// Asks, and leaves before there is an answer.
+    fn ask_and_leave<T>(asked: impl Future<Output = T>) {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(asked).poll(&mut context).is_pending());
+    }
+
+    #[test]
+    fn those_who_leave_do_not_fill_the_queue() {
+        let (events, inbox) = events::pair();
+        let control = Control::new(events.clone());
+        for _ in 0..10_000 {
+            ask_and_leave(control.info());
+        }
+        let mut queued = 0;
+        inbox.keep(&events, |_| {
+            queued += 1;
+            false
+        });
+        assert_eq!(queued, ASKED_MAX);
+        // Done with, they have made room.
+        assert_eq!(control.room.available_permits(), ASKED_MAX);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_done_unless_it_is_the_end() {
+        let (events, inbox) = events::pair();
+        let control = Control::new(events.clone());
+        ask_and_leave(control.pause());
+        ask_and_leave(control.remove("disk0"));
+        ask_and_leave(control.end());
+        let mut waits = Box::pin(control.resume());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        let next = || inbox.next(Some(Instant::now()));
+        assert!(matches!(next(), Some(Event::Asked(Request::End(_)))));
+        assert!(matches!(next(), Some(Event::Asked(Request::Resume(_)))));
+        assert!(next().is_none());
     }
 }

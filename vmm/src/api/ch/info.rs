@@ -53,7 +53,7 @@ impl VmInfo {
     fn new(told: &Told) -> Self {
         let mut config = VmConfig::of(&told.description);
         for (port, place) in &told.ptys {
-            let place = Some(place.clone());
+            let place = place.clone();
             match port.as_str() {
                 "ttyS0" if config.serial.mode == ConsoleMode::Pty => config.serial.file = place,
                 "console0" if config.console.mode == ConsoleMode::Pty => {
