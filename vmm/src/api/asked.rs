@@ -11,9 +11,10 @@ use axum::{Extension, Json};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Bytes;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::ch::none;
-use super::connection::{FDS_MAX, Fds};
+use super::connection::{FDS_MAX, Fds, Patience};
 use crate::config::Handed;
 
 /// As much as Cloud Hypervisor takes.
@@ -45,16 +46,21 @@ impl Came {
     }
 }
 
-/// Reads a request to its end. Only then all of its descriptors have come: the next handler has
+/// Reads a request to its end, as long as there is patience. Only then all of its descriptors have come: the next handler has
 /// them, and once it has answered those that it did not take are closed.
 pub(super) async fn whole(
     Extension(fds): Extension<Fds>,
+    Extension(Patience(patience)): Extension<Patience>,
     request: Request,
     next: Next,
 ) -> Response {
     let (mut head, body) = request.into_parts();
-    let body = Limited::new(body, BODY_MAX).collect().await;
+    let body = timeout(patience, Limited::new(body, BODY_MAX).collect()).await;
     let came = fds.take();
+    let Ok(body) = body else {
+        let why = "The body did not come to its end in time".to_owned();
+        return Failed(StatusCode::REQUEST_TIMEOUT, vec![why]).into_response();
+    };
     let Ok(body) = body else {
         return Failed::bad("The body cannot be read, or is longer than 4 MiB").into_response();
     };

@@ -7,15 +7,27 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::time::{Sleep, sleep};
 
 /// The most descriptors that may come with one request: a card's pairs of queues.
 pub(super) const FDS_MAX: usize = 32;
 
 /// Room for `FDS_MAX` descriptors and the header before them, in words of a header's alignment.
 const CONTROL_WORDS: usize = (FDS_MAX * size_of::<RawFd>() + 32).div_ceil(size_of::<u64>());
+
+/// How long a client may take over a request's head, over its body, and to read any of an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience(pub(super) Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Duration::from_secs(30))
+    }
+}
 
 /// What has come on a connection and was not taken; closed when dropped.
 #[derive(Clone, Default)]
@@ -61,17 +73,43 @@ impl Fds {
     }
 }
 
-/// A stream that keeps what comes beside its bytes.
+/// A stream that keeps what comes beside its bytes, and whose writes fail when the other side has read
+/// nothing for as long as there is patience.
 pub(super) struct Connection {
     stream: UnixStream,
     fds: Fds,
+    patience: Patience,
+    /// Ends a write that waits.
+    stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream) -> (Self, Fds) {
+    pub(super) fn new(stream: UnixStream, patience: Patience) -> (Self, Fds) {
         let fds = Fds::default();
         let kept = fds.clone();
-        (Self { stream, fds }, kept)
+        let connection = Self {
+            stream,
+            fds,
+            patience,
+            stuck: None,
+        };
+        (connection, kept)
+    }
+
+    /// What has come of a write; that its time is up, when it waits for too long.
+    fn in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let Patience(patience) = self.patience;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(stuck.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -162,7 +200,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.in_time(cx, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -180,7 +220,7 @@ mod tests {
     use std::os::unix::net::UnixStream as StdStream;
 
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -202,7 +242,7 @@ mod tests {
             .unwrap();
         runtime.block_on(async {
             let stream = UnixStream::from_std(ours).unwrap();
-            let (mut connection, fds) = Connection::new(stream);
+            let (mut connection, fds) = Connection::new(stream, Patience::default());
             let mut bytes = Vec::new();
             connection.read_to_end(&mut bytes).await.unwrap();
             assert_eq!(bytes.len(), batches.len());
@@ -210,6 +250,22 @@ mod tests {
             assert_eq!(fds.take().unwrap().len(), 0, "taken is taken");
             taken
         })
+    }
+
+    #[test]
+    fn a_client_that_reads_nothing_is_not_waited_for() {
+        let (ours, _theirs) = StdStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let stream = UnixStream::from_std(ours).unwrap();
+            let (mut connection, _) = Connection::new(stream, Patience(Duration::from_millis(20)));
+            let written = connection.write_all(&vec![b'x'; 8 << 20]).await;
+            assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        });
     }
 
     #[test]

@@ -15,11 +15,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{getsockopt, sockopt};
+use outboard_device::ratelimit::RateLimit;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::connection::Connection;
+use super::connection::{Connection, Patience};
 use super::routes;
 use crate::vm::Control;
 
@@ -75,6 +76,10 @@ impl Server {
     /// # Errors
     /// The socket or the thread cannot be made, or another process listens there.
     pub fn listen(place: Place, control: Control) -> io::Result<Self> {
+        Self::patiently(place, control, Patience::default())
+    }
+
+    fn patiently(place: Place, control: Control, patience: Patience) -> io::Result<Self> {
         let made = matches!(place, Place::Path(_));
         let listener = match place {
             Place::Path(path) => bind(&path)?,
@@ -87,7 +92,7 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("api".into())
             .spawn(move || {
-                if let Err(error) = serve(listener, control, stopped) {
+                if let Err(error) = serve(listener, control, patience, stopped) {
                     tracing::error!(%error, "the VM cannot be asked anything more");
                 }
             })?;
@@ -120,6 +125,7 @@ fn bind(path: &Path) -> io::Result<StdListener> {
 fn serve(
     listener: StdListener,
     control: Control,
+    patience: Patience,
     mut stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -136,10 +142,13 @@ fn serve(
                 _ = &mut stopped => break,
                 accepted = listener.accept(), if clients.len() < CLIENTS => match accepted {
                     Ok((stream, _)) => {
-                        clients.spawn(client(stream, router.clone(), closed.clone()));
+                        clients.spawn(client(stream, router.clone(), patience, closed.clone()));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "a client of the API is not taken");
+                        static REFUSED: RateLimit = RateLimit::new();
+                        if let Some(unseen) = REFUSED.pass() {
+                            tracing::warn!(%error, "a client of the API is not taken{unseen}");
+                        }
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
@@ -155,11 +164,18 @@ fn serve(
 }
 
 /// Serves one client until it leaves, or, between two requests, until `closed` is.
-async fn client(stream: UnixStream, router: Router, mut closed: watch::Receiver<()>) {
-    let (connection, fds) = Connection::new(stream);
-    let service = TowerToHyperService::new(router.layer(Extension(fds)));
+async fn client(
+    stream: UnixStream,
+    router: Router,
+    patience: Patience,
+    mut closed: watch::Receiver<()>,
+) {
+    let (connection, fds) = Connection::new(stream, patience);
+    let router = router.layer(Extension(fds)).layer(Extension(patience));
+    let service = TowerToHyperService::new(router);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        .header_read_timeout(patience.0)
         .serve_connection(TokioIo::new(connection), service);
     tokio::pin!(served);
     let served = tokio::select! {
@@ -183,5 +199,43 @@ impl Drop for Server {
         if let Some(path) = self.path.as_ref().filter(|_| self.made) {
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    /// Reached only by a failing test.
+    const LONG: Duration = Duration::from_mins(1);
+
+    /// As many clients as are served send this and no more; another one gets its answer all the same.
+    fn sent_by_all(begun: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let patience = Patience(Duration::from_millis(50));
+        let place = Place::Path(path.clone());
+        let server = Server::patiently(place, Control::of_nothing(), patience).unwrap();
+        let client = |text: &str| {
+            let mut client = StdStream::connect(&path).unwrap();
+            client.write_all(text.as_bytes()).unwrap();
+            client.set_read_timeout(Some(LONG)).unwrap();
+            client
+        };
+        let slow: Vec<_> = (0..CLIENTS).map(|_| client(begun)).collect();
+        let ask = "GET /api/v1/vmm.ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut answer = String::new();
+        client(ask).read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        drop((slow, server));
+    }
+
+    #[test]
+    fn clients_that_are_slow_do_not_keep_others_out() {
+        sent_by_all("");
+        sent_by_all("PUT /api/v1/vm.boot HTTP/1.1\r\nHo");
+        sent_by_all("PUT /api/v1/vm.boot HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{");
     }
 }
