@@ -118,6 +118,21 @@ fn file_name(name: &str) -> String {
     words.join("-")
 }
 
+/// Lines for a log, each behind its time, that are written in one piece.
+#[derive(Debug, Default)]
+pub(crate) struct Page(String);
+
+impl Page {
+    /// Adds a line. `text` has no newline.
+    pub(crate) fn line(&mut self, text: &str) {
+        // Into a string nothing fails; without a clock the line has no time.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut self.0));
+        self.0.push(' ');
+        self.0.push_str(text);
+        self.0.push('\n');
+    }
+}
+
 /// One log; clones write to the same file.
 #[derive(Debug, Clone)]
 pub struct Log(Arc<Mutex<LogFile>>);
@@ -125,13 +140,17 @@ pub struct Log(Arc<Mutex<LogFile>>);
 impl Log {
     /// Appends a line, behind the time. `text` has no newline.
     pub(crate) fn line(&self, text: &str) {
-        let mut line = String::new();
-        // Into a string nothing fails; without a clock the line has no time.
-        let _ = SystemTime.format_time(&mut Writer::new(&mut line));
-        line.push(' ');
-        line.push_str(text);
-        line.push('\n');
-        self.raw(line.as_bytes());
+        let mut page = Page::default();
+        page.line(text);
+        self.page(&mut page);
+    }
+
+    /// Appends lines, which the page has no longer.
+    pub(crate) fn page(&self, page: &mut Page) {
+        if !page.0.is_empty() {
+            self.raw(page.0.as_bytes());
+            page.0.clear();
+        }
     }
 
     /// Where it is.

@@ -3,13 +3,17 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
-use crate::logs::Log;
+use crate::logs::{Log, Page};
 
 /// How much output waits for the port's thread to write it down, in bytes; what is older is dropped.
 const WAITS_MAX: usize = 64 << 10;
 /// A longer line is cut into several.
 const LINE_MAX: usize = 1024;
+/// Lines written down within one `WINDOW`; the rest are counted.
+const WRITTEN: u32 = 2000;
+const WINDOW: Duration = Duration::from_secs(1);
 const ESCAPE: u8 = 0x1b;
 
 /// What waits to be written down. Filled by vCPUs, which never wait for a disk.
@@ -34,10 +38,15 @@ impl Printed {
     }
 }
 
-/// Writes it down. Dropped, it writes what is left of a line.
+/// Writes it down, not faster than a person could want it. Dropped, it writes what is left of a line.
 pub(super) struct Transcript {
     log: Log,
     line: Vec<u8>,
+    /// Lines that go to the log in one piece.
+    page: Page,
+    window: Instant,
+    /// Lines that have come in this window, written down or not.
+    came: u32,
 }
 
 impl Transcript {
@@ -45,10 +54,22 @@ impl Transcript {
         Self {
             log,
             line: Vec::new(),
+            page: Page::default(),
+            window: Instant::now(),
+            came: 0,
         }
     }
 
     pub(super) fn write(&mut self, bytes: VecDeque<u8>) {
+        self.write_at(bytes, Instant::now());
+    }
+
+    /// What comes in one piece is of one moment, and is one write.
+    fn write_at(&mut self, bytes: VecDeque<u8>, now: Instant) {
+        if now.saturating_duration_since(self.window) >= WINDOW {
+            self.end_window();
+            self.window = now;
+        }
         for byte in bytes {
             if byte == b'\n' || self.line.len() >= LINE_MAX {
                 self.end_line();
@@ -57,11 +78,24 @@ impl Transcript {
                 self.line.push(byte);
             }
         }
+        self.log.page(&mut self.page);
     }
 
     fn end_line(&mut self) {
-        let line = std::mem::take(&mut self.line);
-        self.log.line(&plain(&line));
+        self.came = self.came.saturating_add(1);
+        if self.came <= WRITTEN {
+            self.page.line(&plain(&self.line));
+        }
+        self.line.clear();
+    }
+
+    fn end_window(&mut self) {
+        let left_out = self.came.saturating_sub(WRITTEN);
+        if left_out > 0 {
+            self.page
+                .line(&format!("-- {left_out} more lines were left out"));
+        }
+        self.came = 0;
     }
 }
 
@@ -70,6 +104,8 @@ impl Drop for Transcript {
         if !self.line.is_empty() {
             self.end_line();
         }
+        self.end_window();
+        self.log.page(&mut self.page);
     }
 }
 
@@ -129,6 +165,27 @@ mod tests {
             .map(|line| line.split_once(' ').unwrap().1.to_owned())
             .collect();
         assert_eq!(texts, ["one", "two", "login: "]);
+    }
+
+    #[test]
+    fn a_guest_that_writes_without_end_fills_no_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Logs::open(folder.path()).unwrap().log("serial").unwrap();
+        let mut transcript = Transcript::new(log);
+        let begin = Instant::now();
+        let flood = || VecDeque::from(b"gibberish\n".repeat(1000));
+        for _ in 0..50 {
+            transcript.write_at(flood(), begin);
+        }
+        transcript.write_at(VecDeque::from(*b"calm\n"), begin + WINDOW);
+        drop(transcript);
+        let log = std::fs::read_to_string(folder.path().join("serial.log")).unwrap();
+        let lines: Vec<_> = log
+            .lines()
+            .map(|line| line.split_once(' ').unwrap().1)
+            .collect();
+        assert_eq!(lines.len(), 2002);
+        assert_eq!(lines[2000..], ["-- 48000 more lines were left out", "calm"]);
     }
 
     #[test]
