@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use outboard_block::cli::Cli;
+use outboard_block::image::mapped;
 use outboard_device::daemon::{self, Reach};
 
 /// Disks are read and written through rings.
@@ -16,6 +17,9 @@ const REACH: Reach = Reach {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     daemon::init_logging(&cli.log);
+    if let Err(error) = mapped::arm() {
+        tracing::warn!("Images in memory are not mapped, which costs speed: {error}");
+    }
     match cli.disk() {
         Ok(disk) => daemon::exit(daemon::serve_with(&cli.endpoint, disk, REACH)),
         Err(error) => {

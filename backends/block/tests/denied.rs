@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +12,7 @@ use std::process::Command;
 use common::{
     DISK, LIMIT, disk, drive, end, folder, image, pattern, program, qemu_ok, spawn, text,
 };
+use nix::fcntl::{FallocateFlags, fallocate};
 use outboard_device::driver::block::F_DISCARD;
 use outboard_device::driver::connection::Connection;
 use outboard_device::driver::{Daemon, Driver, Options, QueueOptions};
@@ -207,6 +209,45 @@ const PIECE: u64 = 256 << 10;
 
 fn bytes(piece: u64) -> Vec<u8> {
     pattern(piece as u8, PIECE as usize)
+}
+
+/// Pages that a mapping had, taken away by others and used up: neither a write nor a read ends the daemon.
+#[test]
+fn a_page_that_cannot_be_had_again_is_an_io_error() {
+    let Some(mut full) = Full::new("raw", &[]) else {
+        return;
+    };
+    let first = full.fill(0);
+    full.holds(first);
+    // Once more: the pages are there, and are looked at.
+    assert_eq!(full.fill(0), first);
+    full.holds(first);
+    let image = File::options().write(true).open(&full.image).unwrap();
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    fallocate(&image, flags, 0, PIECE.cast_signed()).unwrap();
+    let mut ballast = File::options().append(true).open(&full.ballast).unwrap();
+    while ballast.write_all(&[1; 4096]).is_ok() {}
+
+    for _ in 0..2 {
+        assert!(disk(&mut full.driver).write(0, &bytes(0)).is_err());
+        let mut back = vec![1; PIECE as usize];
+        disk(&mut full.driver).read(0, &mut back).unwrap();
+        assert!(back.iter().all(|b| *b == 0));
+    }
+    let words = full.daemon.words();
+    assert!(words.contains("No space left"), "{words}");
+    assert!(full.daemon.is_alive());
+    let mut back = vec![0; PIECE as usize];
+    for piece in 1..first {
+        disk(&mut full.driver)
+            .read(piece * PIECE / 512, &mut back)
+            .unwrap();
+        assert!(back == bytes(piece), "{piece}");
+    }
+    drop(ballast);
+    fs::remove_file(&full.ballast).unwrap();
+    disk(&mut full.driver).write(0, &bytes(0)).unwrap();
+    full.holds(first);
 }
 
 #[test]

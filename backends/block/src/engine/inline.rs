@@ -3,11 +3,13 @@
 //! Data in the page cache is a copy away, and a copy takes less time than handing the operation to
 //! another thread of the kernel and being woken by it. So a read first asks for what is cached
 //! (`RWF_NOWAIT`), and only the rest goes through `io_uring`. A file in memory (tmpfs) refuses that
-//! flag but never waits for a disk at all: there every transfer is plain.
+//! flag but never waits for a disk at all (`in_memory`).
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::io;
+use std::sync::Arc;
 
+use super::in_memory::InMemory;
 use crate::image::Image;
 use crate::image::raw;
 use crate::op::Op;
@@ -18,10 +20,10 @@ use crate::plan::HostIo;
 const MOST: usize = 16 << 20;
 
 /// What can be done at once on one image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Inline {
-    /// Everything: the image lies in memory.
-    All,
+    /// Every transfer: the image lies in memory.
+    All(InMemory),
     /// Reads of what is cached.
     CachedReads,
     /// Nothing: there is no cache to ask, or this file system cannot say what is in it.
@@ -30,10 +32,10 @@ pub(super) enum Inline {
 
 impl Inline {
     /// What can be done at once on `image`.
-    pub(super) fn of(image: &Image) -> Self {
+    pub(super) fn of(image: &Arc<Image>) -> Self {
         match image.raw() {
             Some(raw) if raw.is_direct() => Self::Nothing,
-            Some(raw) if raw.in_memory() => Self::All,
+            Some(raw) if raw.in_memory() => Self::All(InMemory::new(image)),
             Some(_) => Self::CachedReads,
             None => Self::Nothing,
         }
@@ -48,10 +50,8 @@ impl Inline {
             sum.checked_add(piece.len()).filter(|sum| *sum <= MOST)
         });
         len?;
-        match (*self, io) {
-            (Self::All, HostIo::Read { offset, .. }) => Some(raw::read(file, pieces, offset, 0)),
-            (Self::All, HostIo::Write { offset, .. }) => Some(raw::write(file, pieces, offset, 0)),
-            (Self::All, HostIo::Sync) => Some(Ok(0)),
+        match (&mut *self, io) {
+            (Self::All(memory), io) => memory.run(file, op, io),
             (Self::CachedReads, HostIo::Read { offset, .. }) => {
                 match raw::read(file, pieces, offset, libc::RWF_NOWAIT) {
                     Ok(count) if count > 0 => Some(Ok(count)),

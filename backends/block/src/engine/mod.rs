@@ -5,6 +5,7 @@
 //! of threads that the disk's queues share (`pool`).
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod in_memory;
 mod inline;
 mod pool;
 mod uring;

@@ -6,11 +6,13 @@ mod error;
 mod file;
 mod format;
 mod lock;
+pub mod mapped;
 pub mod qcow2;
 pub mod raw;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::bounce::Bounce;
@@ -21,6 +23,7 @@ pub use error::ImageError;
 use error::direct_error;
 pub use format::Format;
 use lock::Access;
+use mapped::Mapping;
 use qcow2::Qcow2;
 use raw::Raw;
 
@@ -184,6 +187,17 @@ impl Image {
         let size = file::geometry(raw.file(), &self.path)?.size;
         check_size(&self.path, size, u64::from(self.blocks.logical))?;
         Ok(self.size.swap(size, Ordering::Relaxed) != size)
+    }
+
+    /// The image, mapped, when it is a raw one in memory; its own size or an earlier one says how far.
+    ///
+    /// # Errors
+    /// It is none, or may not be mapped ([`Mapping::new`]).
+    pub fn mapping(&self) -> io::Result<Arc<Mapping>> {
+        match self.raw().filter(|raw| raw.in_memory()) {
+            Some(raw) => raw.mapping(self.size(), !self.readonly),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Carries out `io`, for which `op` has gathered. Waits until it is done: for threads that may.

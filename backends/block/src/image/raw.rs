@@ -7,12 +7,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use outboard_device::Segment;
 
 use super::direct::Direct;
+use super::mapped::Mapping;
 use super::{SECTOR, blockdev};
 use crate::bounce::Bounce;
 use crate::op::Op;
@@ -29,6 +31,8 @@ pub struct Raw {
     block_device: bool,
     /// The file system makes holes.
     punch: bool,
+    /// The file as it was last mapped.
+    mapping: Mutex<Option<Arc<Mapping>>>,
 }
 
 impl Raw {
@@ -39,6 +43,7 @@ impl Raw {
             file,
             direct,
             block_device,
+            mapping: Mutex::default(),
         }
     }
 
@@ -68,6 +73,19 @@ impl Raw {
         !self.block_device
             && nix::sys::statfs::fstatfs(&self.file)
                 .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
+    }
+
+    /// The file of `size` bytes, mapped: once for all who ask for that size, and anew for
+    /// another, or when it was cut.
+    pub(super) fn mapping(&self, size: u64, writable: bool) -> io::Result<Arc<Mapping>> {
+        let mut mapping = self.mapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |mapping: &&Arc<Mapping>| mapping.size() == size && !mapping.is_cut();
+        if let Some(mapping) = mapping.as_ref().filter(fits) {
+            return Ok(Arc::clone(mapping));
+        }
+        let new = Arc::new(Mapping::new(&self.file, size, writable)?);
+        *mapping = Some(Arc::clone(&new));
+        Ok(new)
     }
 
     /// The descriptor for `io`, for which `op` has gathered. A transfer that is not made of whole
