@@ -71,6 +71,7 @@ struct Listed<'a> {
     kernel: &'a str,
     initrds: &'a [String],
     cmdline: &'a str,
+    cut: bool,
     default: bool,
 }
 
@@ -84,6 +85,7 @@ fn listed(menu: &Menu) -> Vec<Listed<'_>> {
         kernel: &entry.kernel,
         initrds: &entry.initrds,
         cmdline: &entry.cmdline,
+        cut: entry.cut,
         default: at == menu.default,
     });
     entries.collect()
@@ -107,7 +109,12 @@ fn list(menu: &Menu, colour: bool) -> String {
             .initrds
             .iter()
             .fold(String::new(), |all, path| all + " + " + path);
-        let mut starts = format!("      {}{initrds}: {}", entry.kernel, entry.cmdline);
+        let cut = if entry.cut {
+            " ... (too long: cut here, and not started)"
+        } else {
+            ""
+        };
+        let mut starts = format!("      {}{initrds}: {}{cut}", entry.kernel, entry.cmdline);
         if colour {
             if at == menu.default {
                 head = head.green().bold().to_string();
@@ -132,7 +139,7 @@ mod tests {
             initrds: vec!["/a".into(), "/b".into()],
             ..Entry::default()
         };
-        let menu = Menu {
+        let mut menu = Menu {
             file: "/isolinux.cfg".into(),
             entries: vec![entry(Some("linux"), "Linux"), entry(None, "Rescue")],
             default: 1,
@@ -148,5 +155,7 @@ mod tests {
         assert!(list(&menu, true).contains("\x1b["));
         let flags: Vec<_> = listed(&menu).iter().map(|entry| entry.default).collect();
         assert_eq!(flags, [false, true]);
+        menu.entries[0].cut = true;
+        assert_eq!(list(&menu, false).matches("too long").count(), 1);
     }
 }

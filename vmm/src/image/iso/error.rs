@@ -56,6 +56,15 @@ pub enum IsoError {
         /// Some of those there are.
         known: String,
     },
+    /// The entry is beyond the limits of one.
+    #[error(
+        "its entry '{entry}' has a text longer than 4 KiB, or more than 64 initrds; choose another entry by \
+         --boot-entry, or give the kernel beside it by --kernel FILE"
+    )]
+    TooLong {
+        /// The entry, or the beginning of its name.
+        entry: String,
+    },
     /// An entry names a file that is not there.
     #[error(
         "its entry '{entry}' wants the {role} {path}, which it does not have; choose another entry by \

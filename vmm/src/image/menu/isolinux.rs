@@ -1,7 +1,11 @@
 //! The menus of isolinux and syslinux: lines of a keyword and what belongs to it
 //! (syslinux's doc/syslinux.txt, doc/menu.txt).
 
-use super::{DEEPEST, Entry, MOST_ENTRIES, Reading, absolute, folder_of};
+use std::rc::Rc;
+
+use super::{
+    DEEPEST, Entry, LONGEST, MOST_ENTRIES, MOST_INITRDS, Reading, absolute, cut, folder_of,
+};
 
 /// Where isolinux looks for its menu, by name first.
 pub(super) fn places() -> impl Iterator<Item = String> {
@@ -21,25 +25,43 @@ pub(super) fn places() -> impl Iterator<Item = String> {
 const NO_KERNELS: [&str; 8] = [".c32", ".com", ".cbt", ".bin", ".bs", ".bss", ".0", ".img"];
 /// It starts the label that its words name for each boot loader.
 const WHICH: &str = "whichsys.c32";
-/// The most labels, whatever they start, and the most of one text.
+/// The most labels, whatever they start.
 const MOST_LABELS: usize = 4 * MOST_ENTRIES;
+/// How much is looked at of an `append` that many labels may inherit: a command line and initrds.
+const LONGEST_APPEND: usize = 2 * LONGEST;
 
-/// Reads a menu: its entries, and which of them is the default.
+/// Reads a menu: its entries, and which of them is the default. A menu may be but the way to another, by
+/// CONFIG: of those on the way, the last that has entries.
 pub(super) fn read(reading: &Reading, path: &str, text: &str) -> (Vec<Entry>, Option<usize>) {
-    config(reading, folder_of(path), text, 0)
+    let mut found = (Vec::new(), None);
+    let mut next = Some(text.to_owned());
+    for _ in 0..=DEEPEST {
+        let Some(text) = next else {
+            break;
+        };
+        let (labels, chosen) = labels(reading, folder_of(path), &text);
+        next = match chosen.and_then(|n| labels.get(n)) {
+            Some(Label {
+                starts: Starts::Config(path),
+                ..
+            }) => reading.text(path),
+            _ => None,
+        };
+        let here = entries(labels, chosen);
+        if !here.0.is_empty() {
+            found = here;
+        }
+    }
+    found
 }
 
-/// `depth` counts the menus that one led to the next by CONFIG.
-fn config(
-    reading: &Reading,
-    folder: &str,
-    text: &str,
-    depth: usize,
-) -> (Vec<Entry>, Option<usize>) {
+/// The labels of a menu, and which of them is the default.
+fn labels(reading: &Reading, folder: &str, text: &str) -> (Vec<Label>, Option<usize>) {
     let mut parser = Parser {
         reading,
         folder,
         labels: Vec::new(),
+        entries: 0,
         open: None,
         menus: vec![Menu::default()],
         default: None,
@@ -49,22 +71,13 @@ fn config(
     parser.lines(text, 0);
     parser.close();
     let chosen = parser.chosen();
-    // A menu may be but the way to another.
-    if let Some(Label {
-        starts: Starts::Config(path),
-        ..
-    }) = chosen.and_then(|n| parser.labels.get(n))
-        && depth < DEEPEST
-        && let Some(text) = reading.text(path)
-    {
-        let there = config(reading, folder, &text, depth.saturating_add(1));
-        if !there.0.is_empty() {
-            return there;
-        }
-    }
+    (parser.labels, chosen)
+}
+
+fn entries(labels: Vec<Label>, chosen: Option<usize>) -> (Vec<Entry>, Option<usize>) {
     let mut entries = Vec::new();
     let mut default = None;
-    for (number, label) in parser.labels.into_iter().enumerate() {
+    for (number, label) in labels.into_iter().enumerate() {
         if let Starts::Linux(entry) = label.starts
             && entries.len() < MOST_ENTRIES
         {
@@ -81,6 +94,8 @@ struct Parser<'a> {
     reading: &'a Reading<'a>,
     folder: &'a str,
     labels: Vec<Label>,
+    /// How many of them start Linux.
+    entries: usize,
     /// The label whose lines these are.
     open: Option<Open>,
     /// From the outermost to the one whose lines these are; never empty.
@@ -94,7 +109,7 @@ struct Parser<'a> {
 #[derive(Clone, Default)]
 struct Menu {
     title: String,
-    append: Option<String>,
+    append: Option<Rc<str>>,
     /// A label that says it is its menu's default.
     default: Option<usize>,
 }
@@ -125,7 +140,7 @@ struct Open {
     /// The keyword says that the kernel is something else.
     other: bool,
     initrd: Option<String>,
-    append: Option<String>,
+    append: Option<Rc<str>>,
     config: Option<String>,
     is_default: bool,
 }
@@ -152,8 +167,8 @@ impl Parser<'_> {
                 "ontimeout" => self.on_timeout = Some(rest.to_owned()),
                 "text" => self.in_help = word(rest).0.eq_ignore_ascii_case("help"),
                 "append" => match &mut self.open {
-                    Some(label) => label.append = Some(rest.to_owned()),
-                    None => self.menu().append = Some(rest.to_owned()),
+                    Some(label) => label.append = Some(rest.into()),
+                    None => self.menu().append = Some(rest.into()),
                 },
                 "menu" => self.menu_line(rest, depth),
                 _ => self.label_line(&keyword, rest),
@@ -244,6 +259,9 @@ impl Parser<'_> {
             .or_else(|| self.menu().append.clone())
             .filter(|append| append.trim() != "-");
         let starts = self.starts(&label, append.as_deref().unwrap_or_default());
+        if matches!(starts, Starts::Linux(_)) {
+            self.entries = self.entries.saturating_add(1);
+        }
         if label.is_default {
             self.menu().default = Some(self.labels.len());
         }
@@ -255,6 +273,8 @@ impl Parser<'_> {
     }
 
     fn starts(&self, label: &Open, append: &str) -> Starts {
+        let whole = append.len();
+        let append = cut(append, LONGEST_APPEND);
         if let Some(path) = &label.config {
             return Starts::Config(path.clone());
         }
@@ -268,20 +288,25 @@ impl Parser<'_> {
                 .nth(1)
                 .map_or(Starts::Other, |name| Starts::Label(name.to_owned()));
         }
-        if label.other || label.kernel.is_none() || !is_kernel(kernel) {
+        let full = self.entries >= MOST_ENTRIES;
+        if full || label.other || label.kernel.is_none() || !is_kernel(kernel) {
             return Starts::Other;
         }
-        let menus = self.menus.iter().skip(1).map(|menu| menu.title.clone());
+        let titles = self.menus.iter().skip(1).map(|menu| menu.title.as_str());
+        // One too long stays too long, and is no long work.
+        let menus = titles.map(|title| cut(title, LONGEST.saturating_add(1)).to_owned());
         let mut entry = self.linux(kernel, &format!("{options} {append}"));
         if let Some(initrd) = &label.initrd {
             entry.initrds = self.initrds(initrd);
         }
-        Starts::Linux(Entry {
+        let entry = Entry {
             title: label.title.clone().unwrap_or_else(|| label.name.clone()),
             name: Some(label.name.clone()),
             menus: menus.collect(),
+            cut: append.len() < whole,
             ..entry
-        })
+        };
+        Starts::Linux(entry.limited())
     }
 
     fn linux(&self, kernel: &str, options: &str) -> Entry {
@@ -301,6 +326,7 @@ impl Parser<'_> {
         names
             .split([',', ' '])
             .filter(|name| !name.is_empty())
+            .take(MOST_INITRDS.saturating_add(1))
             .map(|name| absolute(self.folder, name))
             .collect()
     }
@@ -319,18 +345,19 @@ impl Parser<'_> {
             {
                 let both = [entry.cmdline.as_str(), &options];
                 entry.cmdline = both.join(" ").trim().into();
+                *entry = std::mem::take(entry).limited();
             }
             return self.followed(found);
         }
         let path = absolute(self.folder, &name);
         if !name.is_empty() && is_kernel(&name) && self.reading.has(&path) {
-            let entry = self.linux(&name, &options);
+            let entry = Entry {
+                title: name.clone(),
+                name: Some(name.clone()),
+                ..self.linux(&name, &options)
+            };
             self.labels.push(Label {
-                starts: Starts::Linux(Entry {
-                    title: name.clone(),
-                    name: Some(name.clone()),
-                    ..entry
-                }),
+                starts: Starts::Linux(entry.limited()),
                 name,
                 outermost: true,
             });

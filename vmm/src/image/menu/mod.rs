@@ -23,6 +23,11 @@ const MOST_BYTES: usize = 1 << 20;
 const DEEPEST: usize = 16;
 /// The most entries of a menu.
 const MOST_ENTRIES: usize = 1000;
+/// The longest text of an entry, and of its menus' titles and its initrds' paths together: longer than any
+/// command line that Linux takes.
+const LONGEST: usize = 4 << 10;
+/// The most initrds of an entry.
+const MOST_INITRDS: usize = 64;
 
 /// The files of an image, by paths that count from its root.
 pub trait Files {
@@ -47,6 +52,8 @@ pub struct Entry {
     pub initrds: Vec<String>,
     /// The kernel's command line, less what is for the boot loader.
     pub cmdline: String,
+    /// Some of it was beyond the limits of an entry, and is left out: it does not start what its author meant.
+    pub cut: bool,
 }
 
 /// A boot menu. There is at least one entry.
@@ -122,6 +129,29 @@ impl Entry {
         titles.map(String::as_str).collect::<Vec<_>>().join(" > ")
     }
 
+    /// Within the limits of an entry, whichever menu it comes from: a line of one is inherited by a thousand
+    /// labels, or said by a loop.
+    fn limited(mut self) -> Self {
+        let names = self.name.iter_mut();
+        for text in names.chain([&mut self.title, &mut self.kernel, &mut self.cmdline]) {
+            let len = text.len();
+            text.truncate(cut(text, LONGEST).len());
+            self.cut |= text.len() < len;
+        }
+        self.cut |= self.initrds.len() > MOST_INITRDS;
+        self.initrds.truncate(MOST_INITRDS);
+        for texts in [&mut self.menus, &mut self.initrds] {
+            let (count, mut left) = (texts.len(), LONGEST);
+            texts.retain(|text| {
+                let fits = left.checked_sub(text.len());
+                left = fits.unwrap_or(0);
+                fits.is_some()
+            });
+            self.cut |= texts.len() < count;
+        }
+        self
+    }
+
     /// What to ask for it by.
     pub fn word(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.title)
@@ -166,6 +196,11 @@ impl<'a> Reading<'a> {
             self.files.has(path)
         })
     }
+}
+
+/// The first bytes of a text, no more than `most`.
+fn cut(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
 /// The folder that a file lies in, with a slash at its end.

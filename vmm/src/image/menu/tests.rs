@@ -309,6 +309,75 @@ fn menus_without_end_come_to_one() {
     assert_eq!(grub(&format!("}}\nfi\ndone\n{entry}")).entries.len(), 1);
 }
 
+/// The bytes of an entry.
+fn size(entry: &Entry) -> usize {
+    let texts = entry.name.iter().chain(&entry.menus).chain(&entry.initrds);
+    let texts = texts.chain([&entry.title, &entry.kernel, &entry.cmdline]);
+    texts.map(String::len).sum()
+}
+
+#[test]
+fn what_a_thousand_entries_inherit_is_limited_for_each() {
+    const MUCH: usize = 250 << 10;
+    let lines = |n: usize| format!("label {n}\nkernel k\n");
+    let labels: String = (0..4000).map(lines).collect();
+    let item = "menuentry t { linux /k $a $a $a $a $a $a $a $a $a $a\ninitrd $a $a $a $a; }\n";
+    let long = "x".repeat(MUCH);
+    let menus = [
+        (
+            "append",
+            isolinux(&format!("append {}\n{labels}", "x ".repeat(MUCH / 2))),
+        ),
+        ("a word", isolinux(&format!("append {long}\n{labels}"))),
+        (
+            "initrds",
+            isolinux(&format!(
+                "append initrd={}\n{labels}",
+                "a,".repeat(MUCH / 2)
+            )),
+        ),
+        ("title", isolinux(&format!("menu begin {long}\n{labels}"))),
+        (
+            "options",
+            isolinux(&format!("default 0 {long}\nlabel 0\nkernel k\n")),
+        ),
+        ("kernel", isolinux(&format!("label 0\nkernel {long}\n"))),
+        (
+            "variables",
+            grub(&format!(
+                "set a='{}'\n{}",
+                "x ".repeat(2000),
+                item.repeat(2000)
+            )),
+        ),
+        (
+            "its title",
+            grub(&format!("submenu {long} {{\n{}}}\n", item.repeat(1000))),
+        ),
+    ];
+    for (what, menu) in menus {
+        assert!(menu.entries.len() <= MOST_ENTRIES, "{what}");
+        for entry in &menu.entries {
+            assert!(entry.cut, "{what}");
+            assert!(size(entry) <= 6 * LONGEST, "{what}: {}", size(entry));
+            assert!(entry.initrds.len() <= MOST_INITRDS, "{what}");
+        }
+    }
+    // Those of a person are whole.
+    let options = "x ".repeat(LONGEST / 2 - 1);
+    let initrds = "/i,".repeat(MOST_INITRDS);
+    let menu = isolinux(&format!(
+        "label 0\nkernel k\nappend {options}\ninitrd {initrds}\n"
+    ));
+    let entry = default(&menu);
+    assert!(
+        !entry.cut && entry.initrds.len() == MOST_INITRDS,
+        "{entry:?}"
+    );
+    let menu = isolinux(&format!("label 0\nkernel k\ninitrd {initrds},/i\n"));
+    assert!(default(&menu).cut);
+}
+
 const PIECES: [&str; 40] = [
     "label ",
     "kernel ",

@@ -69,3 +69,6 @@ fn collect<'a>(items: &'a [Item], each: &mut dyn FnMut(&'a Entry)) {
         collect(&item.items, each);
     }
 }
+
+#[cfg(test)]
+mod tests;

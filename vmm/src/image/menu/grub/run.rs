@@ -3,14 +3,17 @@
 
 use std::collections::HashMap;
 
-use super::super::{DEEPEST, Entry, MOST_ENTRIES, Reading, absolute, folder_of};
+use super::super::{DEEPEST, Entry, LONGEST, MOST_ENTRIES, Reading, absolute, cut, folder_of};
 use super::script::{Block, Command, parse};
-use super::words::{LONGEST, Part, Word};
+use super::words::{Part, Word};
 
-/// The most words of commands that are run for one menu.
-const MOST_STEPS: usize = 200_000;
-/// The most variables, and the longest command.
+/// The most work for one menu, and as much again for its items: a step is a word of a command, before and
+/// after its variables are put in, a turn of a loop, and so much text that is copied.
+pub(super) const MOST_STEPS: usize = 200_000;
+pub(super) const STEP: usize = 64;
+/// The most variables, the longest of their names, and the longest command.
 const MOST_VARIABLES: usize = 250;
+const LONGEST_NAME: usize = 64;
 const LONGEST_COMMAND: usize = 64 << 10;
 /// What a BIOS machine's GRUB says of itself.
 const KNOWN: [(&str, &str); 8] = [
@@ -37,16 +40,7 @@ pub(super) struct Item {
 
 /// Runs a script: the items of its menu, and what it says of the default.
 pub(super) fn menu(reading: &Reading, path: &str, text: &str) -> (Vec<Item>, String) {
-    let prefix = folder_of(path).trim_end_matches('/').to_owned();
-    let known = KNOWN.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let mut shell = Shell {
-        reading,
-        variables: known.into(),
-        functions: HashMap::new(),
-        steps: MOST_STEPS,
-        items: 0,
-    };
-    shell.variables.insert("prefix".into(), prefix);
+    let mut shell = Shell::new(reading, folder_of(path).trim_end_matches('/'));
     let mut scope = Scope::default();
     shell.run(&parse(text), &mut scope, 0);
     let default = shell.value("default").to_owned();
@@ -56,17 +50,18 @@ pub(super) fn menu(reading: &Reading, path: &str, text: &str) -> (Vec<Item>, Str
     (items, default)
 }
 
-struct Shell<'a> {
+pub(super) struct Shell<'a> {
     reading: &'a Reading<'a>,
     variables: HashMap<String, String>,
     functions: HashMap<String, Block>,
-    steps: usize,
+    /// What is left of the work.
+    pub(super) steps: usize,
     items: usize,
 }
 
 /// What one menu's commands leave behind: items, not opened yet, or a kernel.
 #[derive(Default)]
-struct Scope {
+pub(super) struct Scope {
     items: Vec<Closed>,
     kernel: Option<Entry>,
     /// The arguments of the function that runs.
@@ -80,19 +75,49 @@ struct Closed {
     body: Block,
 }
 
-impl Shell<'_> {
+impl<'a> Shell<'a> {
+    pub(super) fn new(reading: &'a Reading<'a>, prefix: &str) -> Self {
+        let known = KNOWN.into_iter().chain([("prefix", prefix)]);
+        let variables = known.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            reading,
+            variables: variables.collect(),
+            functions: HashMap::new(),
+            steps: MOST_STEPS,
+            items: 0,
+        }
+    }
+
+    /// Takes so much from the work that is left; whether there was as much.
+    fn work(&mut self, steps: usize, text: usize) -> bool {
+        let steps = steps.saturating_add(text / STEP);
+        let left = self.steps.checked_sub(steps);
+        self.steps = left.unwrap_or(0);
+        left.is_some()
+    }
+
     /// What the items do when they are chosen, once the whole script has run.
     fn open(&mut self, scope: Scope, menus: &[String], depth: usize) -> Vec<Item> {
         let mut items = Vec::new();
         for closed in scope.items {
+            let variables = self.variables.iter();
+            let text = variables.fold(0usize, |all, (name, value)| {
+                all.saturating_add(name.len()).saturating_add(value.len())
+            });
+            if !self.work(1, text) {
+                break;
+            }
             let before = self.variables.clone();
             let mut inner = Scope::default();
             self.run(&closed.body, &mut inner, depth);
-            let entry = inner.kernel.take().map(|entry| Entry {
-                name: closed.id.clone(),
-                title: closed.title.clone(),
-                menus: menus.to_vec(),
-                ..entry
+            let entry = inner.kernel.take().map(|entry| {
+                let entry = Entry {
+                    name: closed.id.clone(),
+                    title: closed.title.clone(),
+                    menus: menus.to_vec(),
+                    ..entry
+                };
+                entry.limited()
             });
             let mut below = Vec::new();
             if closed.is_menu && depth < DEEPEST {
@@ -111,7 +136,7 @@ impl Shell<'_> {
     }
 
     /// Runs commands; whether the last succeeded. `depth` counts files, functions and blocks.
-    fn run(&mut self, block: &Block, scope: &mut Scope, depth: usize) -> bool {
+    pub(super) fn run(&mut self, block: &Block, scope: &mut Scope, depth: usize) -> bool {
         let mut status = true;
         if depth > 4 * DEEPEST {
             return false;
@@ -124,14 +149,14 @@ impl Shell<'_> {
                 }
                 _ => 0usize,
             };
-            let Some(left) = self.steps.checked_sub(cost.saturating_add(1)) else {
-                self.steps = 0;
+            if !self.work(cost.saturating_add(1), 0) {
                 return false;
-            };
-            self.steps = left;
+            }
             match command {
                 Command::Simple(words, body) => {
-                    let words = self.expand(words, scope);
+                    let Some(words) = self.expand(words, scope) else {
+                        return false;
+                    };
                     status = self.simple(&words, body.as_ref(), scope, deeper);
                 }
                 Command::If(branches) => {
@@ -145,7 +170,10 @@ impl Shell<'_> {
                     }
                 }
                 Command::For(name, words, body) => {
-                    for value in self.expand(words, scope) {
+                    for value in self.expand(words, scope).unwrap_or_default() {
+                        if !self.work(1, 0) {
+                            return false;
+                        }
                         self.set(name, value);
                         status = self.run(body, scope, deeper);
                     }
@@ -262,8 +290,13 @@ impl Shell<'_> {
     }
 
     fn test_one(&self, words: &[&str]) -> bool {
+        let negations = words.iter().take_while(|word| **word == "!").count();
+        let holds = self.holds(words.get(negations..).unwrap_or_default());
+        holds ^ (negations % 2 == 1)
+    }
+
+    fn holds(&self, words: &[&str]) -> bool {
         match words {
-            ["!", rest @ ..] => !self.test_one(rest),
             ["-e" | "-f" | "-s", file] => self.reading.has(&path(file)),
             ["-z", text] => text.is_empty(),
             ["-n", text] | [text] => !text.is_empty(),
@@ -275,20 +308,27 @@ impl Shell<'_> {
         }
     }
 
-    fn value(&self, name: &str) -> &str {
+    pub(super) fn value(&self, name: &str) -> &str {
         self.variables.get(name).map_or("", String::as_str)
     }
 
     fn set(&mut self, name: &str, value: String) {
         let known = self.variables.contains_key(name);
-        if value.len() <= LONGEST && (known || self.variables.len() < MOST_VARIABLES) {
+        let fits = name.len() <= LONGEST_NAME && value.len() <= LONGEST;
+        if fits && (known || self.variables.len() < MOST_VARIABLES) {
             self.variables.insert(name.to_owned(), value);
         }
     }
 
-    /// Puts in variables; the values of those outside quotes are split into words. Nothing, where that
-    /// would be too long.
-    fn expand(&self, words: &[Word], scope: &Scope) -> Vec<String> {
+    /// Puts in variables, and takes the work; `None` if too little was left.
+    fn expand(&mut self, words: &[Word], scope: &Scope) -> Option<Vec<String>> {
+        let (expanded, text) = self.expanded(words, scope);
+        self.work(expanded.len(), text).then_some(expanded)
+    }
+
+    /// The values of those outside quotes are split into words. Nothing, where that would be too long. With
+    /// it, how much text was copied.
+    fn expanded(&self, words: &[Word], scope: &Scope) -> (Vec<String>, usize) {
         let (mut expanded, mut len) = (Vec::new(), 0usize);
         for word in words {
             let (mut text, mut is_word) = (String::new(), word.quoted);
@@ -299,7 +339,7 @@ impl Shell<'_> {
                 };
                 len = len.saturating_add(value.len());
                 if len > LONGEST_COMMAND {
-                    return Vec::new();
+                    return (Vec::new(), len);
                 }
                 is_word |= whole && !value.is_empty() || !value.trim().is_empty();
                 if whole {
@@ -320,7 +360,7 @@ impl Shell<'_> {
                 expanded.push(text);
             }
         }
-        expanded
+        (expanded, len)
     }
 
     /// The value of a variable, or of an argument of the function that runs.
@@ -350,9 +390,11 @@ fn closed(is_menu: bool, arguments: &[String], body: &Block) -> Closed {
             },
         }
     }
+    // One too long stays too long, and is no long work.
+    let short = |text: String| cut(&text, LONGEST.saturating_add(1)).to_owned();
     Closed {
-        id,
-        title: title.unwrap_or_default(),
+        id: id.map(short),
+        title: title.map(short).unwrap_or_default(),
         is_menu,
         body: body.clone(),
     }

@@ -3,8 +3,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// The longest text of a word, and the longest value of a variable; longer than any command line.
-pub(super) const LONGEST: usize = 4 << 10;
+use super::super::LONGEST;
 
 /// A word, or what ends a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +44,8 @@ impl Word {
     fn push(&mut self, c: char) {
         let c = if c == '\n' { ' ' } else { c };
         match self.parts.last_mut() {
-            Some(Part::Text(text)) if text.len() < LONGEST => text.push(c),
+            // One too long stays too long.
+            Some(Part::Text(text)) if text.len() <= LONGEST => text.push(c),
             Some(Part::Text(_)) => {}
             _ => self.parts.push(Part::Text(c.into())),
         }
