@@ -254,6 +254,19 @@ OUTBOARD_EXPORT const OutboardPlugin *another_name(void);
 #endif
 const OutboardPlugin *outboard_plugin_entry_v1(void) { return &plugin.now; }
 
+#ifdef FORKS
+/* A helper that outlives who loads it, with all that was open; in a session of its own where DETACHED. */
+__attribute__((constructor)) static void helper(void) {
+    if (fork() != 0)
+        return;
+#ifdef DETACHED
+    setsid();
+#endif
+    alarm(60);
+    hang();
+}
+#endif
+
 #ifdef NEEDS_LIBRARY
 extern int no_such_function(void);
 int use_it(void) { return no_such_function(); }
