@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use outboard::plugin::serve::{Spec, serve};
+use outboard_device::abi::host::Plugin;
 use outboard_device::driver::{Daemon, Driver, Options, QueueOptions, Segment};
 use outboard_tests::daemons::daemon;
 use outboard_tests::plugins;
@@ -102,6 +103,50 @@ fn what_does_not_load_says_why() {
         assert!(!fine, "{words}: {said}");
         assert!(said.contains(words), "{words} in {said}");
         assert!(said.contains(&path.display().to_string()), "{said}");
+    }
+}
+
+#[test]
+fn a_helper_that_a_plugin_starts_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for flags in [&["-DFORKS"][..], &["-DFORKS", "-DDETACHED"]] {
+        let plugin = plugins::c("cc", FAULTY, dir.path(), flags);
+        let begin = Instant::now();
+        let (fine, said) = inspect(&plugin);
+        assert!(fine && said.contains("it loads here"), "{flags:?}: {said}");
+        // The helper lives for a minute.
+        assert!(begin.elapsed() < Duration::from_secs(20), "{flags:?}");
+    }
+}
+
+#[test]
+fn a_plugin_that_is_refused_costs_its_memory_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut without = fs::read(plugins::c("cc", FAULTY, dir.path(), &["-DNO_ENTRY"])).unwrap();
+    // Without section headers only the loader knows of no entry: e_shoff, e_shnum (ELF-64).
+    without[40..48].fill(0);
+    without[60..62].fill(0);
+    let faulty = |flag: &str| fs::read(plugins::c("cc", FAULTY, dir.path(), &[flag])).unwrap();
+    let cases = [
+        ("costly-entry", without, "exports no"),
+        ("costly-magic", faulty("-DMAGIC=1"), "the magic 0x00000001"),
+        ("costly-init", faulty("-DREFUSES"), "no wheels"),
+        ("costly-link", faulty("-DNEEDS_LIBRARY"), "no_such_function"),
+    ];
+    for (name, bytes, words) in cases {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        for _ in 0..50 {
+            let refused = Plugin::load(&path).unwrap_err().to_string();
+            assert!(refused.contains(words), "{name}: {refused}");
+        }
+        let fds = fs::read_dir("/proc/self/fd").unwrap();
+        let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        let copies = links.filter(|link| link.display().to_string().contains(name));
+        assert!(copies.count() <= 1, "{name}");
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        // The parts of one library.
+        assert!(maps.matches(name).count() < 10, "{name}: {maps}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::layout::LayoutError;
 use super::raw::{OUTBOARD_ABI_MAJOR, OUTBOARD_ABI_MINOR};
@@ -81,6 +82,9 @@ pub enum Problem {
     /// An option is wrong.
     #[error("refuses its options: {0}")]
     Options(String),
+    /// What is wrong with what has been loaded, and stays.
+    #[error(transparent)]
+    Loaded(Arc<Problem>),
     /// The plugin said no.
     #[error("cannot make the device: {0}")]
     Create(String),

@@ -3,8 +3,9 @@
 //! The file is copied into a memfd and that is loaded: a file replaced, truncated or deleted later
 //! touches nothing that runs, and the next load sees the new one. (The loader answers a path it
 //! has seen with the library it has, and a mapped file that is overwritten crashes the process.) For
-//! the same reason the memfd is never closed: its number is the path. Nothing is ever unloaded; a file of the
-//! same bytes as one that is loaded is that one, so that a plugin that comes and goes costs its memory once.
+//! the same reason the memfd of what is loaded is never closed: its number is the path. Nothing is ever
+//! unloaded; a file of the same bytes as one that is loaded is that one, so that a plugin that comes and goes, or
+//! is tried again and again, costs its memory once.
 #![allow(unsafe_code)] // dlopen, and the entry it finds.
 
 use std::fs::File;
@@ -55,8 +56,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     Ok(bytes)
 }
 
-/// Loads the library that these bytes of `path` are, and asks its entry for its table, not looked at yet.
-pub(super) fn load(path: &Path, bytes: &[u8]) -> Result<(*const OutboardPlugin, Copy), Problem> {
+/// Loads the library that these bytes of `path` are, and asks its entry for its table, not looked at yet. With
+/// the copy comes what is wrong with what is loaded now; without one, nothing is.
+pub(super) fn load(path: &Path, bytes: &[u8]) -> Result<(Copy, Found), Problem> {
     let copy = sealed_copy(path, bytes).map_err(Problem::Read)?;
     let name = format!("/proc/self/fd/{}", copy.as_raw_fd());
     // SAFETY: this runs the library's constructors. Whoever names a plugin trusts it as far as the
@@ -64,19 +66,22 @@ pub(super) fn load(path: &Path, bytes: &[u8]) -> Result<(*const OutboardPlugin, 
     let library = unsafe { Library::open(Some(&name), RTLD_NOW | RTLD_LOCAL) };
     let library = library.map_err(|error| Problem::Load(reason(&error, &name)))?;
     let copy = Arc::new(copy);
-    // Held for ever: see above.
-    std::mem::forget(copy.clone());
     // SAFETY: the symbol is what its name says, by the ABI.
     let entry = unsafe { library.get::<Entry>(elf::ENTRY.as_bytes()) };
-    let table = match entry {
+    let found = match entry {
         // SAFETY: as above.
-        Ok(entry) => unsafe { entry() },
-        Err(_) => return Err(Problem::NoEntry),
+        Ok(entry) => Ok(unsafe { entry() }),
+        Err(_) => Err(Problem::NoEntry),
     };
+    // Held for ever: see above.
+    std::mem::forget(copy.clone());
     // Never unloaded: its threads and statics may be anywhere.
     std::mem::forget(library);
-    Ok((table, Copy(copy)))
+    Ok((Copy(copy), found))
 }
+
+/// The table of a library that is loaded.
+pub(super) type Found = Result<*const OutboardPlugin, Problem>;
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;

@@ -16,7 +16,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use device::PluginDevice;
 pub use registers::{GuestMemory, Place, PluginRegisters, Space, Wiring};
@@ -94,15 +94,19 @@ impl std::fmt::Debug for RawDevice {
     }
 }
 
+/// A library in this process, and the plugin it is, or why it is none.
+type Loaded = (load::Copy, Result<Plugin, Arc<Problem>>);
+
 /// What this process has loaded. Not locked while code of a plugin's runs: it may never return.
-fn loaded() -> MutexGuard<'static, Vec<(load::Copy, Plugin)>> {
-    static LOADED: Mutex<Vec<(load::Copy, Plugin)>> = Mutex::new(Vec::new());
+fn loaded() -> MutexGuard<'static, Vec<Loaded>> {
+    static LOADED: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
     LOADED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Plugin {
     /// Loads the plugin at `path`, checks its table, and lets it set itself up. A file that holds the
-    /// same bytes as one loaded before is the plugin that is there.
+    /// same bytes as one loaded before is the plugin that is there; or is refused as that was, with what
+    /// its `init` said the one time it is called.
     ///
     /// Runs the plugin's code in this process.
     ///
@@ -114,19 +118,28 @@ impl Plugin {
             problem,
         };
         let bytes = load::read(path).map_err(refuse)?;
-        let known = loaded().iter().find_map(|(copy, plugin)| {
-            let plugin = copy.is_of(&bytes).then(|| plugin.clone())?;
-            let path = path.to_owned();
-            Some(Self { path, ..plugin })
-        });
-        if let Some(plugin) = known {
-            return Ok(plugin);
+        let known =
+            (loaded().iter()).find_map(|(copy, found)| copy.is_of(&bytes).then(|| found.clone()));
+        let found = if let Some(found) = known {
+            found
+        } else {
+            let (copy, table) = load::load(path, &bytes).map_err(refuse)?;
+            let plugin = table.and_then(|table| {
+                // SAFETY: the plugin's entry has returned it, so it keeps the ABI.
+                unsafe { Self::read(table, path) }
+            });
+            let found = plugin.map_err(Arc::new);
+            loaded().push((copy, found.clone()));
+            found
+        };
+        let path = path.to_owned();
+        match found {
+            Ok(plugin) => Ok(Self { path, ..plugin }),
+            Err(problem) => Err(PluginError {
+                path,
+                problem: Problem::Loaded(problem),
+            }),
         }
-        let (table, copy) = load::load(path, &bytes).map_err(refuse)?;
-        // SAFETY: the plugin's entry has returned it, so it keeps the ABI.
-        let plugin = unsafe { Self::adopt(table, path) }?;
-        loaded().push((copy, plugin.clone()));
-        Ok(plugin)
     }
 
     /// Checks the table of a plugin that is part of this program; `name` stands for its path.
