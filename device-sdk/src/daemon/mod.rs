@@ -98,6 +98,12 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// The thread of one of several devices is gone.
+    #[error(
+        "the device at {} has panicked; all end with it: start the daemon again, and report what it said",
+        .0.display()
+    )]
+    Panicked(PathBuf),
     /// The connection on the inherited stream ended badly.
     #[error("the frontend's connection ended")]
     Session(#[from] SessionError),
@@ -166,7 +172,6 @@ pub fn serve_with<D: Device>(
     mut device: D,
     reach: Reach,
 ) -> Result<(), ServeError> {
-    let setup = |what| move |source| ServeError::Setup { what, source };
     let signals = Signals::block().map_err(setup("block signals"))?;
     // Confined after the endpoint is open and before the first thread starts.
     let refresher = device.refresher();
@@ -191,12 +196,11 @@ pub fn serve_with<D: Device>(
 /// is what `refresh` is of: SIGUSR1 calls it, and no device's own.
 ///
 /// # Errors
-/// As for [`serve`]; all end when one does.
+/// As for [`serve`]; all end when one does, be it by a panic.
 pub fn serve_each<D: Device>(
     devices: Vec<(PathBuf, D)>,
     refresh: Option<Refresher>,
 ) -> Result<(), ServeError> {
-    let setup = |what| move |source| ServeError::Setup { what, source };
     let signals = Signals::block().map_err(setup("block signals"))?;
     let mut ports = Vec::new();
     for (path, device) in devices {
@@ -206,30 +210,42 @@ pub fn serve_each<D: Device>(
     let stop = signals
         .wait_in_thread(refresh)
         .map_err(setup("wait for signals"))?;
+    serve_ports(ports, &stop)
+}
+
+/// Asks all to end when one thread does, however it does.
+struct Last<'a>(&'a Stop);
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        self.0.request();
+    }
+}
+
+fn serve_ports<D: Device>(ports: Vec<(Socket, PathBuf, D)>, stop: &Stop) -> Result<(), ServeError> {
     thread::scope(|scope| {
         let mut serving = Vec::new();
         let mut failed = None;
         for (socket, path, mut device) in ports {
-            let stop = &stop;
             let thread = thread::Builder::new().name(format!("port-{}", serving.len()));
+            let name = path.clone();
             let started = thread.spawn_scoped(scope, move || {
-                info!(socket = %path.display(), "listening");
-                let served = serve_socket(&socket, &mut device, stop);
                 // The others have no reason to stay.
-                stop.request();
-                served
+                let _last = Last(stop);
+                info!(socket = %path.display(), "listening");
+                serve_socket(&socket, &mut device, stop)
             });
             match started.map_err(setup("start a thread")) {
-                Ok(thread) => serving.push(thread),
+                Ok(thread) => serving.push((name, thread)),
                 Err(error) => {
                     stop.request();
                     failed.get_or_insert(error);
                 }
             }
         }
-        for thread in serving {
-            // A panic of a session's thread has been told already; the end is the same.
-            if let Ok(Err(error)) = thread.join() {
+        for (name, thread) in serving {
+            let served = thread.join();
+            if let Err(error) = served.unwrap_or(Err(ServeError::Panicked(name))) {
                 failed.get_or_insert(error);
             }
         }
@@ -252,6 +268,10 @@ pub fn confine() -> io::Result<()> {
 /// over other users' folders only where it has no such file in one.
 pub fn will_remove(path: &Path) {
     capabilities::will_remove(path);
+}
+
+fn setup(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
+    move |source| ServeError::Setup { what, source }
 }
 
 fn serve_stream<D: Device>(
@@ -344,8 +364,57 @@ pub fn exit<E: Error + 'static>(result: Result<(), E>) -> ExitCode {
 mod tests {
     use std::io::{Read, Write};
     use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::device::{DeviceError, Worker};
+
+    /// Panics when it is asked for its features.
+    struct Fragile;
+
+    impl Device for Fragile {
+        fn device_id(&self) -> u32 {
+            1
+        }
+        fn features(&self) -> u64 {
+            panic!("as this test wishes")
+        }
+        fn queue_groups(&self) -> Vec<u16> {
+            vec![1]
+        }
+        fn start(&mut self, _: usize) -> Result<Worker, DeviceError> {
+            Err(DeviceError::Other("never started".into()))
+        }
+    }
+
+    #[test]
+    fn a_panic_at_one_socket_ends_them_all_and_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let port = |name: &str| {
+            let path = dir.path().join(name);
+            (Socket::listen(&path).unwrap(), path, Fragile)
+        };
+        let ports = vec![port("a"), port("b")];
+        let stop = Stop::new().unwrap();
+        let served = thread::scope(|scope| {
+            let served = scope.spawn(|| serve_ports(ports, &stop));
+            let mut stream = UnixStream::connect(dir.path().join("b")).unwrap();
+            // GET_FEATURES of version 1, without a payload.
+            let message = [1u32, 1, 0].map(u32::to_le_bytes).concat();
+            stream.write_all(&message).unwrap();
+            let waited = Instant::now();
+            while !served.is_finished() && waited.elapsed() < Duration::from_secs(20) {
+                thread::sleep(Duration::from_millis(5));
+            }
+            let ended = served.is_finished();
+            stop.request();
+            (ended, served.join().unwrap())
+        });
+        let (ended, Err(ServeError::Panicked(path))) = served else {
+            panic!("{served:?}")
+        };
+        assert!(ended && path.ends_with("b"));
+    }
 
     #[test]
     fn only_a_unix_stream_is_inherited() {
