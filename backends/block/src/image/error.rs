@@ -168,7 +168,8 @@ fn held(by_writer: bool, readonly: bool) -> &'static str {
     match (by_writer, readonly) {
         (true, _) => "writes to it; stop that one, or give this VM a copy",
         (false, false) => {
-            "reads it and counts on it not changing; stop that one, or use --readonly"
+            "reads it and counts on it not changing; stop that one, or open it read-only (readonly=on of \
+             --disk, --readonly of outboard-block)"
         }
         (false, true) => "lets nobody read it; stop that one",
     }
@@ -179,7 +180,8 @@ pub(super) fn open_error(path: &Path, readonly: bool, source: io::Error) -> Imag
     let remedy = match source.raw_os_error() {
         Some(libc::ENOENT) => ": create it first, for example with `truncate -s 10G`",
         Some(libc::EACCES | libc::EPERM | libc::EROFS) if !readonly => {
-            " for writing: fix its permissions, or use --readonly"
+            " for writing: fix its permissions, or open it read-only (readonly=on of --disk, \
+             --readonly of outboard-block)"
         }
         Some(libc::EACCES | libc::EPERM) => ": fix its permissions",
         _ => "",

@@ -49,7 +49,11 @@ fn two_writers_are_refused_by_name_and_readers_share() {
     drop(first);
     let _a = Image::open(file.path(), &READONLY).unwrap();
     let _b = Image::open(file.path(), &READONLY).unwrap();
-    assert!(refusal(file.path(), false).contains("--readonly"));
+    let message = refusal(file.path(), false);
+    assert!(
+        message.contains("readonly=on of --disk, --readonly of"),
+        "{message}"
+    );
 }
 
 #[test]
