@@ -49,6 +49,21 @@ pub enum DiskImageError {
         /// What is wrong.
         what: &'static str,
     },
+    /// The image ends before its partitions, or its filesystem, do.
+    #[error(
+        "{} is cut short: it has {size} bytes, and its {what} ends at byte {end}; get it again, whole",
+        image.display()
+    )]
+    Short {
+        /// The path that was given.
+        image: PathBuf,
+        /// What says so: the partition or the filesystem on it, by Linux's name.
+        what: String,
+        /// Its length.
+        size: u64,
+        /// The least that it should have.
+        end: u64,
+    },
     /// There are filesystems, and none has a kernel.
     #[error(
         "No kernel in {}: none of its {filesystems} ext2, ext3 or ext4 filesystem(s) has a \

@@ -106,14 +106,14 @@ impl Filesystem {
         }))
     }
 
-    /// Copies a file of at most [`MAX_SIZE`] bytes into a folder, whole or not at all. One that is
-    /// larger than its filesystem has holes, as no kernel has.
+    /// Copies a file of at most [`MAX_SIZE`] bytes into a folder, whole or not at all, without its name yet. One
+    /// that is larger than its filesystem has holes, as no kernel has.
     pub(super) fn copy(
         &self,
         path: &str,
         folder: &Path,
         name: &str,
-    ) -> Result<PathBuf, DiskImageError> {
+    ) -> Result<Copied, DiskImageError> {
         let to = folder.join(name);
         let unreadable = |source| DiskImageError::Read {
             file: path.to_owned(),
@@ -145,8 +145,7 @@ impl Filesystem {
         copy.as_file()
             .set_permissions(readable)
             .map_err(unwritable)?;
-        copy.persist(&to).map_err(|error| unwritable(error.error))?;
-        Ok(to)
+        Ok(Copied { copy, to })
     }
 
     /// The harmless names in a folder.
@@ -167,6 +166,49 @@ impl Filesystem {
         let found = self.0.metadata(path);
         found.is_ok_and(|found| found.file_type().is_regular_file())
     }
+}
+
+/// A copy that is whole, and goes unless it is put in its place.
+pub(super) struct Copied {
+    copy: NamedTempFile,
+    to: PathBuf,
+}
+
+impl Copied {
+    /// Gives it its name.
+    pub(super) fn put(self) -> Result<PathBuf, DiskImageError> {
+        let to = self.to;
+        match self.copy.persist(&to) {
+            Ok(_) => Ok(to),
+            Err(error) => Err(DiskImageError::Write {
+                path: to,
+                source: error.error,
+            }),
+        }
+    }
+}
+
+/// The length of a filesystem of ext2's family by its superblock (the kernel's
+/// Documentation/filesystems/ext4/super.rst), if there is one; the partition may be shorter.
+pub(super) fn length(disk: &File, place: &Partition) -> Option<u64> {
+    let mut block = [0; 0x154];
+    disk.read_exact_at(&mut block, place.start.checked_add(1024)?)
+        .ok()?;
+    let field = |at: usize| {
+        let bytes = block.get(at..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*bytes))
+    };
+    // s_magic, s_blocks_count_lo, s_log_block_size, s_feature_incompat with INCOMPAT_64BIT.
+    let (magic, low, size, incompatible) = (field(0x38)?, field(4)?, field(0x18)?, field(0x60)?);
+    if magic & 0xffff != 0xef53 {
+        return None;
+    }
+    let high = match incompatible & 0x80 {
+        0 => 0,
+        _ => field(0x150)?,
+    };
+    let blocks = u64::from(high) << 32 | u64::from(low);
+    blocks.checked_mul(1024_u64.checked_shl(size).filter(|_| size < 32)?)
 }
 
 /// Whether a name may be printed on a terminal and used as a file name and in a shell.

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use error::DiskImageError;
-use filesystem::{Filesystem, Kernel};
+use filesystem::{Copied, Filesystem, Kernel};
 use partitions::Partition;
 
 /// Image formats that are no raw disk, by their first bytes.
@@ -53,15 +53,63 @@ pub struct Taken {
 /// Looks into `/boot` and `/` of every ext2, ext3 and ext4 filesystem of the image.
 ///
 /// # Errors
-/// The image or the folder cannot be used, or no kernel is in the image. Files that were copied
-/// before the error stay; none is there in part.
+/// The image or the folder cannot be used, or no kernel is in the image. A folder that was made is gone
+/// again, unless the second of the files could not be put in place beside the first.
 pub fn take_kernel(image: &Path, folder: &Path) -> Result<Taken, DiskImageError> {
     let (disk, size) = open(image)?;
     let disk = Arc::new(disk);
+    let mut reach = Reach::default();
+    let taken = take(&disk, size, image, folder, &mut reach);
+    taken.map_err(|error| match (error, reach.short_of(size)) {
+        // What cannot be found or read in a part of an image is no wonder.
+        (error @ DiskImageError::Write { .. }, _) | (error, None) => error,
+        (_, Some((what, end))) => DiskImageError::Short {
+            image: image.to_owned(),
+            what,
+            size,
+            end,
+        },
+    })
+}
+
+/// How far a disk goes by what is on it: the end of what reaches farthest, and what that is.
+#[derive(Default)]
+struct Reach(Option<(String, u64)>);
+
+impl Reach {
+    fn note(&mut self, what: impl FnOnce() -> String, start: u64, size: u64) {
+        let end = start.saturating_add(size);
+        if self.0.as_ref().is_none_or(|(_, farthest)| end > *farthest) {
+            self.0 = Some((what(), end));
+        }
+    }
+
+    /// What is beyond a disk of `size` bytes.
+    fn short_of(self, size: u64) -> Option<(String, u64)> {
+        self.0.filter(|(_, end)| *end > size)
+    }
+}
+
+fn take(
+    disk: &Arc<File>,
+    size: u64,
+    image: &Path,
+    folder: &Path,
+    reach: &mut Reach,
+) -> Result<Taken, DiskImageError> {
     let (mut best, mut root, mut damage): (Option<(Filesystem, Kernel)>, _, _) = (None, None, None);
     let mut filesystems = 0usize;
-    for partition in partitions::find(&disk, size, image)? {
-        match look(&disk, &partition) {
+    for partition in partitions::find(disk, size, image)? {
+        let name = || format!("partition {}", device(&partition));
+        reach.note(name, partition.start, partition.size);
+        if !partition.is_within(size) {
+            continue;
+        }
+        if let Some(length) = filesystem::length(disk, &partition) {
+            let name = || format!("filesystem on {}", device(&partition));
+            reach.note(name, partition.start, length);
+        }
+        match look(disk, &partition) {
             Ok(None) => {}
             Ok(Some((filesystem, kernel))) => {
                 filesystems = filesystems.saturating_add(1);
@@ -86,17 +134,40 @@ pub fn take_kernel(image: &Path, folder: &Path) -> Result<Taken, DiskImageError>
     let Some((filesystem, kernel)) = best else {
         return Err(damage.unwrap_or_else(|| DiskImageError::no_kernel(image, filesystems)));
     };
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let made: Vec<&Path> = folder.ancestors().take_while(missing).collect();
+    let copied = copy(&filesystem, &kernel, folder);
+    if copied.is_err() {
+        // From the inside out; what is not empty stays.
+        for folder in made {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+    let (kernel, initrd) = copied?;
+    Ok(Taken {
+        kernel,
+        initrd,
+        root,
+    })
+}
+
+/// Copies both files, and puts them in place when both are whole.
+fn copy(
+    filesystem: &Filesystem,
+    kernel: &Kernel,
+    folder: &Path,
+) -> Result<(PathBuf, Option<PathBuf>), DiskImageError> {
     std::fs::create_dir_all(folder).map_err(|source| DiskImageError::Write {
         path: folder.to_owned(),
         source,
     })?;
-    Ok(Taken {
-        kernel: filesystem.copy(&kernel.path, folder, &kernel.name)?,
-        initrd: (kernel.initrd.as_ref())
-            .map(|(path, name)| filesystem.copy(path, folder, name))
-            .transpose()?,
-        root,
-    })
+    let initrd = kernel.initrd.as_ref();
+    let initrd = initrd.map(|(path, name)| filesystem.copy(path, folder, name));
+    let (kernel, initrd) = (
+        filesystem.copy(&kernel.path, folder, &kernel.name)?,
+        initrd.transpose()?,
+    );
+    Ok((kernel.put()?, initrd.map(Copied::put).transpose()?))
 }
 
 /// The filesystem of a partition, if it has one that is read here, and its newest kernel.

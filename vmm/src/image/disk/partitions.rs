@@ -31,8 +31,16 @@ pub(super) struct Partition {
     pub(super) size: u64,
 }
 
-/// Where filesystems may be on a disk of `size` bytes, in the table's order. Partitions that reach
-/// beyond the disk are left out.
+impl Partition {
+    /// Whether it lies on a disk of `size` bytes.
+    pub(super) fn is_within(&self, size: u64) -> bool {
+        let end = self.start.checked_add(self.size);
+        end.is_some_and(|end| end <= size)
+    }
+}
+
+/// Where filesystems may be on a disk of `size` bytes, in the table's order; also those partitions that
+/// reach beyond it.
 pub(super) fn find(disk: &File, size: u64, image: &Path) -> Result<Vec<Partition>, DiskImageError> {
     let damaged = |what| DiskImageError::Table {
         image: image.to_owned(),
@@ -67,11 +75,7 @@ pub(super) fn find(disk: &File, size: u64, image: &Path) -> Result<Vec<Partition
             found.sort_by_key(|partition| partition.number);
         }
     }
-    let on_disk = |partition: &Partition| {
-        let end = partition.start.checked_add(partition.size);
-        partition.size > 0 && end.is_some_and(|end| end <= size)
-    };
-    found.retain(on_disk);
+    found.retain(|partition| partition.size > 0);
     Ok(found)
 }
 

@@ -89,7 +89,10 @@ fn take(disk: &[u8]) -> (TempDir, Result<Taken, DiskImageError>) {
 fn partitions_of(disk: &[u8]) -> Result<Vec<Partition>, DiskImageError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), disk).unwrap();
-    partitions::find(file.as_file(), disk.len() as u64, file.path())
+    let size = disk.len() as u64;
+    let mut found = partitions::find(file.as_file(), size, file.path())?;
+    found.retain(|partition| partition.is_within(size));
+    Ok(found)
 }
 
 #[test]
@@ -200,6 +203,53 @@ fn images_without_a_kernel_say_what_they_lack() {
     assert_eq!(missing.to_string(), "Cannot read the disk image /no/such");
     let folder = take_kernel(Path::new("/"), Path::new("/tmp")).unwrap_err();
     assert!(folder.to_string().contains("neither a file"));
+}
+
+#[test]
+fn an_image_cut_short_is_called_so_and_leaves_nothing() {
+    let kernel: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 7) as u8).collect();
+    let files: [(&str, &[u8]); 2] = [("boot/vmlinuz-1", b"small"), ("boot/initrd.img-1", &kernel)];
+    let Some(whole) = filesystem("ext4", 8 * MIB, &files) else {
+        return;
+    };
+    let mut table = gpt(11 * MIB, 512, &[(1, 4096, 4096 + 16383)]);
+    put(&mut table, 2 * MIB, &whole);
+    let ends = [
+        (whole, 8 * MIB, "filesystem on /dev/vda "),
+        (table, 10 * MIB, "partition /dev/vda1 "),
+    ];
+    for (disk, end, what) in ends {
+        let mut cuts = 0;
+        for len in (1..end / MIB).map(|n| n * MIB).rev() {
+            let (folder, taken) = take(&disk[..len]);
+            // The end of a filesystem may be free.
+            let Err(error) = taken else {
+                continue;
+            };
+            let error = error.to_string();
+            for part in [
+                what,
+                &len.to_string(),
+                &end.to_string(),
+                "cut short",
+                "disk.raw",
+            ] {
+                assert!(error.contains(part), "{len}: {part} in {error}");
+            }
+            assert!(!folder.path().join("out").exists(), "{len}");
+            cuts += 1;
+        }
+        assert!(cuts > 0, "{what}");
+    }
+    // A folder that was there stays.
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.raw");
+    fs::write(&image, gpt(MIB, 512, &[(1, 40, 9000)])).unwrap();
+    let error = take_kernel(&image, folder.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("cut short") && folder.path().exists(),
+        "{error}"
+    );
 }
 
 #[test]
