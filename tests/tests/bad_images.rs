@@ -139,7 +139,10 @@ fn an_initrd_that_does_not_fit() {
         &home,
         run(&args),
         FAILED,
-        &["The initrd of 134217728 bytes", "--memory"],
+        &[
+            "Cannot load the initrd initrd: Its 134217728 bytes do not fit",
+            "--memory",
+        ],
     );
     let args = ["--initrd", "no-such"];
     refused(&home, run(&args), FAILED, &["no-such", "initrd"]);

@@ -52,6 +52,15 @@ pub enum ImageError {
         #[source]
         source: IsoError,
     },
+    /// The initrd cannot be loaded.
+    #[error("Cannot load the initrd {initrd}")]
+    Initrd {
+        /// Its path, or those in the image and the image's.
+        initrd: String,
+        /// Why.
+        #[source]
+        source: BootError,
+    },
     /// The files do not boot on this machine.
     #[error("Cannot boot {kernel}")]
     Boot {
@@ -66,8 +75,9 @@ pub enum ImageError {
 /// What is appended to the command line of an ISO image's entry that names no console: the first serial
 /// port is where its words can be read, and `/dev/console` is the last.
 const CONSOLES: &str = "console=tty0 console=ttyS0";
-/// The most entries that a message names.
+/// The most entries that a message names, and the most of one name.
 const NAMED: usize = 12;
+const SHOWN: usize = 80;
 
 /// What the guest starts from, opened once.
 ///
@@ -78,6 +88,7 @@ pub struct BootFiles {
     kernel: Source,
     kernel_path: String,
     initrd: Option<Source>,
+    initrd_path: String,
     cmdline: String,
     notice: Option<String>,
 }
@@ -90,6 +101,9 @@ impl BootFiles {
         let initrd = config.initrd.as_ref().filter(given);
         let initrd = initrd.map(|path| open("initrd", path).map(Source::File));
         let initrd = initrd.transpose()?;
+        let mut initrd_path = (config.initrd.as_ref())
+            .map(|path| path.display().to_string())
+            .unwrap_or_default();
         let cmdline = config.cmdline.clone();
         let (image, name) = match &config.from {
             BootFrom::Kernel(path) => {
@@ -97,6 +111,7 @@ impl BootFiles {
                     kernel: Source::File(open("kernel", path)?),
                     kernel_path: path.display().to_string(),
                     initrd,
+                    initrd_path,
                     cmdline: appended(&cmdline.unwrap_or_default(), config.append.as_deref()),
                     notice: None,
                 });
@@ -112,6 +127,10 @@ impl BootFiles {
         let entry = (menu.entry(name))
             .ok_or_else(|| failed(no_such_entry(&menu, name)))?
             .clone();
+        if entry.cut {
+            let entry = entry.word().chars().take(SHOWN).collect();
+            return Err(failed(IsoError::TooLong { entry }));
+        }
         let kernel = find(&iso, &entry, "kernel", &entry.kernel).map_err(failed)?;
         let mut notice = format!("Booting '{}' of {}", entry.path(), image.display());
         let initrd = match (&config.initrd, entry.initrds.as_slice()) {
@@ -120,6 +139,7 @@ impl BootFiles {
             (None, paths) => {
                 let found = paths.iter().map(|path| find(&iso, &entry, "initrd", path));
                 let found = found.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+                initrd_path = format!("{} of {}", paths.join(" + "), image.display());
                 Some(Source::Pieces(Pieces::new(iso.file(), &found)))
             }
         };
@@ -133,6 +153,7 @@ impl BootFiles {
             kernel: Source::Pieces(Pieces::new(iso.file(), &[kernel])),
             kernel_path: format!("{} of {}", entry.kernel, image.display()),
             initrd,
+            initrd_path,
             cmdline,
             notice: Some(notice),
         })
@@ -151,9 +172,15 @@ impl BootFiles {
             cmdline: &self.cmdline,
             rsdp,
         };
-        load(ram, boot).map_err(|source| ImageError::Boot {
-            kernel: self.kernel_path.clone(),
-            source,
+        load(ram, boot).map_err(|source| match source {
+            BootError::ReadInitrd(_) | BootError::InitrdTooLarge { .. } => ImageError::Initrd {
+                initrd: self.initrd_path.clone(),
+                source,
+            },
+            source => ImageError::Boot {
+                kernel: self.kernel_path.clone(),
+                source,
+            },
         })
     }
 }
@@ -183,7 +210,9 @@ fn read_menu(iso: &Iso) -> Result<Menu, IsoError> {
 
 fn no_such_entry(menu: &Menu, name: Option<&str>) -> IsoError {
     let words = menu.entries.iter().take(NAMED);
-    let mut known: Vec<_> = words.map(|entry| format!("'{}'", entry.word())).collect();
+    let mut known: Vec<_> = words
+        .map(|entry| format!("'{:.SHOWN$}'", entry.word()))
+        .collect();
     match menu.entries.len().saturating_sub(known.len()) {
         0 => {}
         more => known.push(format!("{more} more (outboard iso ls tells all)")),

@@ -90,7 +90,7 @@ pub enum BootError {
     LoadAddress(u64),
     /// The initial RAM disk does not fit above the kernel.
     #[error(
-        "The initrd of {size} bytes does not fit: {available} bytes are free above the kernel; \
+        "Its {size} bytes do not fit: {available} bytes are free above the kernel; \
          give the machine more memory (--memory) or a smaller initrd"
     )]
     InitrdTooLarge {

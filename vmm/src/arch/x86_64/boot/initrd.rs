@@ -114,7 +114,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("8193 bytes does not fit: 8192 bytes"),
+                .contains("8193 bytes do not fit: 8192 bytes"),
             "{error}"
         );
     }
