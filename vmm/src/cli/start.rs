@@ -1,12 +1,15 @@
 //! `outboard start`: a defined VM, detached from this terminal.
 
 use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use nix::fcntl::OFlag;
 use outboard::config::Description;
 use outboard::definitions::Definitions;
 use outboard::history;
@@ -89,7 +92,17 @@ fn not_running(name: &str) -> Result<(), Error> {
 /// The log, emptied, and locked for as long as this process or the VM, which inherits it, has it
 /// open: of two that start one VM at once, the second leaves the log and the record to the first.
 fn take(log: &Path, name: &str) -> Result<std::io::Result<File>, Error> {
-    let open = || File::options().create(true).append(true).open(log);
+    // A FIFO's reader is not waited for.
+    let open = || {
+        let mut options = File::options();
+        let options = options.create(true).append(true);
+        let file = options.custom_flags(OFlag::O_NONBLOCK.bits()).open(log)?;
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::other("it is no regular file"))
+        }
+    };
     let file = match open() {
         Ok(file) => file,
         Err(error) => return Ok(Err(error)),

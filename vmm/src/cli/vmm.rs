@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Args, Parser};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use outboard::api::Place;
 use outboard::config::Description;
 use outboard::{logs, monitor, vm};
@@ -187,7 +190,21 @@ impl Doors {
 
 /// Has standard error be this file, ours and the daemons'.
 fn speak_into(path: &Path) -> io::Result<()> {
-    let file = File::options().append(true).create(true).open(path)?;
+    // A FIFO's reader is not waited for: without one this fails.
+    let file = File::options()
+        .append(true)
+        .create(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map_err(
+            |error| match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+                Errno::ENXIO => io::Error::other(
+                    "nobody reads this FIFO; start its reader first, or name a file",
+                ),
+                _ => error,
+            },
+        )?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
     Ok(nix::unistd::dup2_stderr(file)?)
 }
 

@@ -56,10 +56,14 @@ fn append_to(path: &Path) -> io::Result<(File, u64)> {
         .create(true)
         .append(true)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
+        // A FIFO's reader is not waited for.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
-    let len = file.metadata()?.len();
-    Ok((file, len))
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    Ok((file, meta.len()))
 }
 
 /// What a full log is called.
@@ -72,6 +76,18 @@ pub(super) fn older(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk0.log");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut reader = OpenOptions::new();
+        let reader = reader.read(true).custom_flags(libc::O_NONBLOCK);
+        let _reader = reader.open(&path).unwrap();
+        let why = LogFile::open(path).map(drop).unwrap_err().to_string();
+        assert!(why.contains("no regular file"), "{why}");
+    }
 
     #[test]
     fn a_log_never_takes_more_than_two_files() {

@@ -31,6 +31,12 @@ pub enum EndError {
         #[source]
         source: std::io::Error,
     },
+    /// It would wait for a reader.
+    #[error(
+        "the file {} is a FIFO, which may have no reader; name a regular file, or use socket=PATH or pty",
+        .0.display()
+    )]
+    Fifo(PathBuf),
     /// Another console serves this socket.
     #[error("the socket {} is served by another process; choose another path", .0.display())]
     Live(PathBuf),
