@@ -171,15 +171,38 @@ fn what_passt_finds_wrong_is_shown() {
     if !can_run() {
         return;
     }
-    let taken = TcpListener::bind("0.0.0.0:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let kernel = kernel();
-    let net = format!("user,forward=0.0.0.0/{port}:22");
+    let (kernel, port) = (kernel(), free_port());
+    let net = format!("user,forward={port}:22+{port}:23");
     let Output { status, stderr, .. } = outboard(kernel.path(), &net).output().unwrap();
     let said = String::from_utf8_lossy(&stderr);
     assert_eq!(status.code(), Some(1), "{said}");
-    for part in ["net0", "passt ended", &port.to_string()] {
+    for part in ["net0", "passt ended", &format!("{port}:23")] {
         assert!(said.contains(part), "{part} in {said}");
+    }
+    // What it says every time explains nothing.
+    assert!(
+        !said.contains("syslog") && !said.contains("as root"),
+        "{said}"
+    );
+}
+
+/// passt would go on with IPv6 alone.
+#[test]
+fn a_port_whose_ipv4_half_is_taken_is_refused() {
+    if !can_run() {
+        return;
+    }
+    let kernel = kernel();
+    for taken in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let taken = TcpListener::bind(taken).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let net = format!("user,forward={port}:22");
+        let Output { status, stderr, .. } = outboard(kernel.path(), &net).output().unwrap();
+        let said = String::from_utf8_lossy(&stderr);
+        assert_eq!(status.code(), Some(1), "{said}");
+        for part in ["net0", &format!("TCP port {port}"), "ss -tlnp", "in use"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A virtio device as the VMM sees it: a slot, and how its vhost-user stream comes to be.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,19 @@ pub struct Behind {
     pub args: Vec<String>,
     /// Its argument before its end of the wire: `--fd`.
     pub fd: String,
+    /// The ports of the host that it listens on.
+    pub listens: Vec<Listen>,
+}
+
+/// A port of the host that somebody is to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// UDP's; else TCP's.
+    pub udp: bool,
+    /// The address; all of them when absent.
+    pub address: Option<IpAddr>,
+    /// The number.
+    pub port: u16,
 }
 
 /// What the VM does when a device's backend ends or hangs.

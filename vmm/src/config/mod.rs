@@ -25,7 +25,7 @@ mod values;
 mod virtio_id;
 
 pub use description::{Cpus, Description, Disk, Net, Ram, RawDevice};
-pub use devices::{Behind, DeviceConfig, Host, OnExit};
+pub use devices::{Behind, DeviceConfig, Host, Listen, OnExit};
 pub(crate) use foreign::FD;
 pub use handed::Handed;
 pub(crate) use hosts::console_args;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::description::Net;
 use super::hosts::flag;
-use super::{Behind, Host, Mac};
+use super::{Behind, Host, Listen, Mac};
 
 /// The user-mode network: no privileges, TCP and UDP of the guest become sockets of the host.
 const PASST: &str = "passt";
@@ -139,6 +139,7 @@ fn passt(forward: &str) -> Result<Behind, String> {
     let mut args: Vec<String> = ["--foreground", "--stderr", "--quiet"]
         .map(String::from)
         .to_vec();
+    let mut listens = Vec::new();
     for text in forward.split('+').filter(|text| !text.is_empty()) {
         let port: Forward = text.parse()?;
         let flag = if port.udp {
@@ -147,6 +148,11 @@ fn passt(forward: &str) -> Result<Behind, String> {
             "--tcp-ports"
         };
         args.extend([flag.into(), port.spec()]);
+        listens.push(Listen {
+            udp: port.udp,
+            address: port.address,
+            port: port.host,
+        });
     }
     Ok(Behind {
         wire: "--stream-fd".into(),
@@ -154,6 +160,7 @@ fn passt(forward: &str) -> Result<Behind, String> {
         package: PASST.into(),
         args,
         fd: "--fd".into(),
+        listens,
     })
 }
 
@@ -230,6 +237,8 @@ mod tests {
         assert_eq!((&*behind.program, &*behind.wire), ("passt", "--stream-fd"));
         let ports = ["--tcp-ports", "2222:22", "--udp-ports", "127.0.0.1/5353:53"];
         assert!(behind.args.ends_with(&ports.map(String::from)));
+        let ports: Vec<_> = behind.listens.iter().map(|l| (l.udp, l.port)).collect();
+        assert_eq!(ports, [(false, 2222), (true, 5353)]);
     }
 
     #[test]

@@ -402,8 +402,8 @@ fn device(id: &str, virtio_id: VirtioId, slot: u8, host: Host) -> DeviceConfig {
     }
 }
 
-/// `$XDG_RUNTIME_DIR/outboard/NAME`, else `/run/outboard/NAME` for root, else a folder of the
-/// user's own in the temporary directory.
+/// `$XDG_RUNTIME_DIR/outboard/NAME`, else `/run/outboard/NAME` for root, else `outboard-UID/NAME` in the
+/// temporary directory.
 fn runtime_dir(name: &str) -> PathBuf {
     runtime_base().join(name)
 }

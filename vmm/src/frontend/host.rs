@@ -8,8 +8,9 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
+use super::ports;
 use crate::config::{Behind, FD, Handed};
-use crate::supervisor::{Command, Error, Process, Supervisor, locate};
+use crate::supervisor::{Command, Error, NotFound, Process, Supervisor, locate};
 
 /// Spawns a daemon of ours with one end of a stream; the other is ours. `wires`: what else it
 /// inherits.
@@ -59,10 +60,14 @@ pub(super) fn spawn_behind(
     id: &str,
     behind: &Behind,
 ) -> Result<(Wire, Process), Error> {
-    let program = locate(&behind.program).map_err(|_| Error::Package {
-        program: behind.program.clone(),
-        package: behind.package.clone(),
+    let program = locate(&behind.program).map_err(|missing| match missing {
+        NotFound::Nowhere { .. } => Error::Package {
+            program: behind.program.clone(),
+            package: behind.package.clone(),
+        },
+        no_program @ NotFound::NoProgram { .. } => no_program.into(),
     })?;
+    behind.listens.iter().try_for_each(ports::check)?;
     let (near, far) = UnixStream::pair().map_err(Error::Supervisor)?;
     let command = Command::new(format!("{id}: {}", behind.program), program)
         .args(&behind.args)

@@ -36,6 +36,7 @@ mod foreign;
 mod host;
 mod inbox;
 mod link;
+mod ports;
 mod raw;
 mod requests;
 mod rings;

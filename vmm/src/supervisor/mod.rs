@@ -19,6 +19,7 @@ mod watch;
 mod words;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +47,19 @@ pub enum Error {
         program: String,
         /// What to install.
         package: String,
+    },
+    /// A port that it is to listen on is not to be had.
+    #[error("The host's {protocol} port {} cannot be listened on at {}; {remedy}", at.port(), at.ip())]
+    Port {
+        /// TCP or UDP.
+        protocol: &'static str,
+        /// The port, and the address of those it is to listen on.
+        at: SocketAddr,
+        /// What can be done.
+        remedy: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// The system refused to start the program.
     #[error("Program {} cannot be started", program.display())]

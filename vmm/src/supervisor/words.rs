@@ -95,6 +95,10 @@ impl Words {
         if line.is_empty() {
             return;
         }
+        if is_noise(&line) {
+            self.note(&line);
+            return;
+        }
         if self.show(&line) {
             // Said once is enough.
             return;
@@ -193,6 +197,12 @@ fn leveled(line: &str) -> (Level, &str) {
     rest.unwrap_or((Level::INFO, line))
 }
 
+/// What passt says whenever it is started, which explains no end of its.
+fn is_noise(line: &str) -> bool {
+    line.starts_with("Don't run as root. Changing to ")
+        || line.starts_with("Failed to send ") && line.ends_with(" bytes to syslog")
+}
+
 /// Text that cannot move the cursor of the terminal it is shown on.
 fn clean(line: &[u8]) -> String {
     String::from_utf8_lossy(line)
@@ -225,6 +235,18 @@ mod tests {
         assert_eq!(last.len(), KEPT);
         assert_eq!(last.first().map(String::as_str), Some("line 31"));
         assert!(last.ends_with(&["line 49".into(), "cut in two".into()]));
+    }
+
+    #[test]
+    fn what_passt_says_whatever_happens_is_no_last_word() {
+        let mut words = Words::new("net0: passt", None);
+        words
+            .push(b"Failed to send 47 bytes to syslog\nDon't run as root. Changing to nobody...\n");
+        words.push(b"Failed to bind any port for '-t 1:22', exiting\n");
+        assert_eq!(
+            words.last().lines,
+            ["Failed to bind any port for '-t 1:22', exiting"]
+        );
     }
 
     #[test]

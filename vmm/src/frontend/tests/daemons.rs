@@ -77,6 +77,7 @@ fn what_stands_behind_a_daemon_is_missed_or_quoted() {
             // Says nothing; that the other one ends is what is told.
             args: ["-c", "sleep 1000"].map(String::from).to_vec(),
             behind: Behind {
+                listens: Vec::new(),
                 wire: "--stream-fd".into(),
                 program: program.into(),
                 package: "passt".into(),
