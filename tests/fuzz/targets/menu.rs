@@ -34,6 +34,7 @@ fuzz_target!(|text: &str| {
     assert!(menu.default < menu.entries.len() && menu.entries.len() <= 1000);
     assert!(menu.entry(None).is_some());
     for entry in &menu.entries {
+        assert!(entry.initrds.len() <= 64 && entry.cmdline.len() <= 4096);
         assert!(menu.entry(Some(entry.word())).is_some());
         for path in entry.initrds.iter().chain([&entry.kernel]) {
             assert!(path.starts_with('/'), "{path}");
