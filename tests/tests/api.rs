@@ -520,6 +520,13 @@ fn it_is_started_as_cloud_hypervisor_is() {
         String::from_utf8(output.stderr).unwrap()
     };
     assert!(refused(&["--api-socket", "fd=99"]).contains("fd=99"));
+    let twice = UnixListener::bind(home.path().join("twice")).unwrap();
+    let number = twice.as_raw_fd();
+    let mut command = cloud_hypervisor(&home);
+    command.args(["--api-socket", "--event-monitor"].map(|flag| format!("{flag}=fd={number}")));
+    inherit(&mut command, number);
+    let why = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(why.contains("given for something else already"), "{why}");
     assert!(refused(&[]).contains("--api-socket"));
     let other = home.path().join("other");
     let _taken = UnixListener::bind(&other).unwrap();

@@ -19,6 +19,7 @@ pub mod doctor;
 pub mod frontend;
 pub mod history;
 pub mod image;
+mod inherited;
 pub mod kvm;
 pub mod logs;
 pub mod memory;

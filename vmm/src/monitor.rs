@@ -1,16 +1,17 @@
 //! The stream of events that Cloud Hypervisor's `--event-monitor` writes: for each a JSON object of
 //! `timestamp` (since the VMM's start), `source`, `event` and `properties`, and an empty line.
-#![allow(unsafe_code)] // a descriptor is inherited by its number
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{BorrowedFd, FromRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde::Serialize;
+
+use crate::inherited;
 
 static MONITOR: OnceLock<Monitor> = OnceLock::new();
 
@@ -45,13 +46,9 @@ pub fn start(file: File) -> io::Result<()> {
 /// The same, to the inherited descriptor `number`. Call it before anything else opens one.
 ///
 /// # Errors
-/// Nothing is open there, or it cannot be made non-blocking.
+/// Nothing is open there, it has another use already, or it cannot be made non-blocking.
 pub fn start_on(number: RawFd) -> io::Result<()> {
-    // SAFETY: borrowed only to ask whether it is open, which does no harm when it is not.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    // SAFETY: it is open, and the contract above says it is ours.
-    start(unsafe { File::from_raw_fd(number) })
+    start(File::from(inherited::take(number)?))
 }
 
 /// Tells of something that has happened, from any thread. Never blocks; one that the reader has no

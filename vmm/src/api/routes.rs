@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router, middleware};
 use serde::{Deserialize, Serialize};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::{IntoResponses, OpenApi, ToSchema};
 
 use super::asked::{Asked, Failed, Nothing, whole};
 use super::ch::{
@@ -28,7 +28,8 @@ macro_rules! routes {
                 description = "A VM, steered over its Unix socket: Cloud Hypervisor's requests, and ours",
             ),
             servers((url = "http://localhost/api/v1")),
-            paths($($handler),*)
+            paths($($handler),*),
+            components(schemas(Plugged)) // not found behind `Added`
         )]
         struct Document;
 
@@ -232,35 +233,44 @@ async fn end(State(vm): State<Control>, _: Nothing) -> Result<StatusCode, Refusa
     vm.end().await.map(done)
 }
 
+/// What becomes of a device that is to be added.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "for the document only")]
+enum Added {
+    /// It is plugged in
+    #[response(status = 200)]
+    Plugged(Plugged),
+    /// The VM is not booted, and will have it
+    #[response(status = 204)]
+    Described,
+    /// It makes no sense, or is not possible
+    #[response(status = 400)]
+    Nonsense(Vec<String>),
+    /// There is no VM
+    #[response(status = 404)]
+    NoVm(Vec<String>),
+    /// Its id is taken, or another of its id is on its way in or out
+    #[response(status = 409)]
+    Taken(Vec<String>),
+    /// Its daemon has not come up, or the host could not do it
+    #[response(status = 500)]
+    Failed(Vec<String>),
+}
+
 /// Adds a disk.
-#[utoipa::path(put, path = "/vm.add-disk", request_body = DiskConfig, responses(
-    (status = 200, description = "It is plugged in", body = Plugged),
-    (status = 204, description = "The VM is not booted, and will have it"),
-    (status = 400, description = "It makes no sense, or is not possible"),
-    (status = 409, description = "Its id is taken"),
-))]
+#[utoipa::path(put, path = "/vm.add-disk", request_body = DiskConfig, responses(Added))]
 async fn add_disk(vm: State<Control>, disk: Asked<DiskConfig>) -> Result<Response, Failed> {
     add(vm, disk).await
 }
 
 /// Adds a network card. The descriptors of a tap, at most 32, come with the request (`SCM_RIGHTS`).
-#[utoipa::path(put, path = "/vm.add-net", request_body = NetConfig, responses(
-    (status = 200, description = "It is plugged in", body = Plugged),
-    (status = 204, description = "The VM is not booted, and will have it"),
-    (status = 400, description = "It makes no sense, or is not possible"),
-    (status = 409, description = "Its id is taken"),
-))]
+#[utoipa::path(put, path = "/vm.add-net", request_body = NetConfig, responses(Added))]
 async fn add_net(vm: State<Control>, net: Asked<NetConfig>) -> Result<Response, Failed> {
     add(vm, net).await
 }
 
 /// Adds a shared file system.
-#[utoipa::path(put, path = "/vm.add-fs", request_body = FsConfig, responses(
-    (status = 200, description = "It is plugged in", body = Plugged),
-    (status = 204, description = "The VM is not booted, and will have it"),
-    (status = 400, description = "It makes no sense, or is not possible"),
-    (status = 409, description = "Its id is taken"),
-))]
+#[utoipa::path(put, path = "/vm.add-fs", request_body = FsConfig, responses(Added))]
 async fn add_fs(vm: State<Control>, fs: Asked<FsConfig>) -> Result<Response, Failed> {
     add(vm, fs).await
 }
@@ -268,12 +278,7 @@ async fn add_fs(vm: State<Control>, fs: Asked<FsConfig>) -> Result<Response, Fai
 /// Adds any device that somebody's daemon serves.
 #[utoipa::path(
     put, path = "/vm.add-generic-vhost-user", request_body = GenericVhostUserConfig,
-    responses(
-        (status = 200, description = "It is plugged in", body = Plugged),
-        (status = 204, description = "The VM is not booted, and will have it"),
-        (status = 400, description = "It makes no sense, or is not possible"),
-        (status = 409, description = "Its id is taken"),
-    )
+    responses(Added)
 )]
 async fn add_generic_vhost_user(
     vm: State<Control>,
@@ -283,12 +288,7 @@ async fn add_generic_vhost_user(
 }
 
 /// Adds a device in our words, those of a VM's file: `{"disk": {"path": "a.img"}}`.
-#[utoipa::path(put, path = "/outboard.add-device", request_body = serde_json::Value, responses(
-    (status = 200, description = "It is plugged in", body = Plugged),
-    (status = 204, description = "The VM is not booted, and will have it"),
-    (status = 400, description = "It makes no sense"),
-    (status = 409, description = "Its id is taken"),
-))]
+#[utoipa::path(put, path = "/outboard.add-device", request_body = serde_json::Value, responses(Added))]
 async fn add_device(vm: State<Control>, device: Asked<NewDevice>) -> Result<Response, Failed> {
     add(vm, device).await
 }
@@ -314,7 +314,8 @@ struct Remove {
 /// Asks the guest to let go of a device. Does not wait for it.
 #[utoipa::path(put, path = "/vm.remove-device", request_body = Remove, responses(
     (status = 204, description = "The guest has been asked"),
-    (status = 404, description = "There is no such device"),
+    (status = 404, description = "There is no such device, or no VM"),
+    (status = 409, description = "It is on its way in or out"),
 ))]
 async fn remove_device(
     State(vm): State<Control>,
@@ -377,6 +378,16 @@ mod tests {
         assert_eq!(paths.len(), ROUTES.len());
         for (method, path) in ROUTES {
             assert!(paths[*path][*method].is_object(), "{method} {path}");
+        }
+        let adds = paths.iter().filter(|(path, _)| path.contains(".add-"));
+        for (path, add) in adds {
+            let responses = add["put"]["responses"].as_object().unwrap();
+            let statuses: Vec<_> = responses.keys().collect();
+            assert_eq!(
+                statuses,
+                ["200", "204", "400", "404", "409", "500"],
+                "{path}"
+            );
         }
         // What it refers to is there.
         let text = document.to_string();

@@ -1,8 +1,7 @@
 //! The socket, and the thread that serves it.
-#![allow(unsafe_code)] // a descriptor is inherited by its number
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
@@ -13,7 +12,6 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{getsockopt, sockopt};
 use outboard_device::ratelimit::RateLimit;
 use tokio::net::{UnixListener, UnixStream};
@@ -22,6 +20,7 @@ use tokio::task::JoinSet;
 
 use super::connection::{Connection, Patience};
 use super::routes;
+use crate::inherited;
 use crate::vm::Control;
 
 /// How long the answers under way may take once the VM is over.
@@ -42,22 +41,16 @@ pub enum Place {
 
 impl Place {
     /// A listening Unix socket that the process has inherited as descriptor `number`. Call it before
-    /// anything else opens one, and once for each.
+    /// anything else opens one.
     ///
     /// # Errors
-    /// There is no listening socket.
+    /// There is no listening socket, or it has another use already.
     pub fn inherited(number: RawFd) -> io::Result<Self> {
-        if number <= libc::STDERR_FILENO {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        // SAFETY: borrowed only to ask what it is, which does no harm when it is nothing.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-        if !getsockopt(&borrowed, sockopt::AcceptConn)? {
+        let socket = inherited::take(number)?;
+        if !getsockopt(&socket, sockopt::AcceptConn)? {
             return Err(io::Error::other("the socket does not listen"));
         }
-        fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-        // SAFETY: it is open, and the contract above says it is ours.
-        Ok(Self::Inherited(unsafe { OwnedFd::from_raw_fd(number) }))
+        Ok(Self::Inherited(socket))
     }
 }
 

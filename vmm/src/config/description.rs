@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::logs::is_off;
 use super::shorthand::{self, read_file};
 use super::values::{OnOff, Size, number};
-use super::{Handed, OnExit, PluginDevice, Port, VirtioId};
+use super::{Handed, OnExit, PluginDevice, Port, Subnet, VirtioId};
 
 /// A VM as described, defaults not yet filled in.
 ///
@@ -221,7 +221,7 @@ pub struct Net {
     /// Instead of `tap`: a new tap, named by the host, which has this address: `192.168.10.10/24`.
     /// It ends with the card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ip: Option<String>,
+    pub ip: Option<Subnet>,
     /// With `user`: ports of the host that lead to the guest, `[udp:][ADDRESS/]HOST:GUEST`, with
     /// `+` between several.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,6 +21,7 @@ mod reference;
 mod resolve;
 mod shorthand;
 mod slots;
+mod subnet;
 mod values;
 mod virtio_id;
 
@@ -35,6 +36,7 @@ pub use new_device::{NewConfig, NewDevice, Taken};
 pub use plugin::{PluginConfig, PluginDevice, PluginHost};
 pub use port::Port;
 pub(crate) use resolve::{DEFAULT_NAME, is_name, runtime_base};
+pub use subnet::Subnet;
 pub use values::{OnOff, Size};
 pub use virtio_id::VirtioId;
 

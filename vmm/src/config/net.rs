@@ -1,6 +1,6 @@
 //! How a network card is hosted: on what cable, and who is at the other end of it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::description::Net;
 use super::hosts::flag;
@@ -88,7 +88,6 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
         });
     }
     if let Some(ip) = &net.ip {
-        check_ip(ip).map_err(|why| format!("net '{id}': ip: {why}"))?;
         args.push(flag("ip", ip));
     } else if let Some(tap) = &net.tap {
         args.push(flag("tap", tap));
@@ -120,18 +119,6 @@ fn check_queues(net: &Net, id: &str) -> Result<(), String> {
         )),
         _ => Ok(()),
     }
-}
-
-fn check_ip(text: &str) -> Result<(), String> {
-    let fits = text.split_once('/').is_some_and(|(address, bits)| {
-        address.parse::<Ipv4Addr>().is_ok() && matches!(bits.parse(), Ok(1..=32_u8))
-    });
-    if fits {
-        return Ok(());
-    }
-    Err(format!(
-        "'{text}' is no address of a network; write it with its bits, as in 192.168.10.10/24"
-    ))
 }
 
 /// passt with the ports that `forward` names.

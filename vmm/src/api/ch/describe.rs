@@ -176,7 +176,7 @@ mod tests {
             }"#,
         );
         let mut vm = vm.unwrap();
-        assert_eq!(vm.nets[0].ip.as_deref(), Some("192.168.10.10/24"));
+        assert_eq!(vm.nets[0].ip, Some("192.168.10.10/24".parse().unwrap()));
         assert_eq!(
             (vm.serial.as_deref(), vm.console.as_deref()),
             (Some("off"), Some("tty"))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::fixed::{Absent, ByteRange, Client, Off, On, Zero};
-use crate::config::{Disk, Handed, Net, NewDevice, OnOff, RawDevice, VirtioId};
+use crate::config::{Disk, Handed, Net, NewDevice, OnOff, RawDevice, Subnet, VirtioId};
 
 /// What it means in our words, or why it cannot be.
 type Ours<T> = Result<T, String>;
@@ -243,7 +243,7 @@ impl NetConfig {
     }
 
     pub(super) fn of(net: &Net) -> Self {
-        let (ip, mask) = net.ip.as_deref().and_then(address).unzip();
+        let (ip, mask) = net.ip.map(|ip| (ip.address(), ip.mask())).unzip();
         Self {
             id: net.id.clone(),
             tap: net.tap.clone(),
@@ -261,20 +261,10 @@ impl NetConfig {
     }
 }
 
-/// `ADDRESS/BITS`. Cloud Hypervisor's own netmask is that of 24 bits.
-fn subnet(ip: Ipv4Addr, mask: Option<Ipv4Addr>) -> Ours<String> {
-    let bits = mask.map_or(24, |mask| mask.to_bits().leading_ones());
-    match mask.filter(|mask| mask.to_bits().count_ones() != bits) {
-        Some(mask) => Err(format!("net: mask is {mask}, which is no netmask")),
-        None => Ok(format!("{ip}/{bits}")),
-    }
-}
-
-fn address(subnet: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let (ip, bits) = subnet.split_once('/')?;
-    let bits: u32 = bits.parse().ok()?;
-    let mask = u32::MAX.checked_shl(32_u32.checked_sub(bits)?).unwrap_or(0);
-    Some((ip.parse().ok()?, Ipv4Addr::from_bits(mask)))
+/// Cloud Hypervisor's own netmask is that of 24 bits.
+fn subnet(ip: Ipv4Addr, mask: Option<Ipv4Addr>) -> Ours<Subnet> {
+    let mask = mask.unwrap_or(Ipv4Addr::new(255, 255, 255, 0));
+    Subnet::masked(ip, mask).ok_or_else(|| format!("net: mask is {mask}, which is no netmask"))
 }
 
 /// A shared file system, served by somebody's daemon.
