@@ -9,7 +9,7 @@ set -eu
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 . "$ROOT/tests/rigs/lib.sh"
 cd "$ROOT"
-need_tools fio qemu-storage-daemon
+need_tools fio qemu-storage-daemon dpdk-testpmd ip
 BENCH=$TARGET/release/outboard-bench
 SUBJECTS=tests/bench/subjects
 OUT=$TARGET/bench
@@ -30,7 +30,13 @@ compare() {
 compare ring $SUBJECTS/null.toml $SUBJECTS/qsd-null.toml
 compare block $SUBJECTS/block.toml $SUBJECTS/qsd.toml --file "$FILE"
 compare block-sleeping $SUBJECTS/block.toml $SUBJECTS/qsd.toml --file "$FILE" --wait sleep --depth 1,32
-"$BENCH" report -o "$OUT/report.html" "$OUT"/ring.jsonl "$OUT"/block.jsonl "$OUT"/block-sleeping.jsonl
+compare switch $SUBJECTS/switch.toml
+if [ "$(id -u)" = 0 ]; then
+    compare net $SUBJECTS/net.toml --tap obench0
+else
+    say "Not root: no tap, and no figures of a card on one."
+fi
+"$BENCH" report -o "$OUT/report.html" "$OUT"/*.jsonl
 "$BENCH" primitives
 say "A page with plots: $OUT/report.html"
 

@@ -30,6 +30,7 @@ package_of() {
     mmd | mcopy) echo mtools ;;
     iasl) echo acpica-tools ;;
     qemu-storage-daemon) echo qemu-system-common ;;
+    dpdk-testpmd) echo dpdk-dev ;;
     setpriv | unshare) echo util-linux ;;
     /usr/include/cap-ng.h) echo libcap-ng-dev ;;
     /usr/include/seccomp.h) echo libseccomp-dev ;;

@@ -64,6 +64,17 @@ fn a_card_is_measured_each_way_and_back() {
 }
 
 #[test]
+fn a_switch_is_measured() {
+    let words = measured(
+        "switch --size 60,1514,65521",
+        "outboard-net switch --port a={socket} --port b={other}",
+    );
+    for case in ["switch 60", "switch 1514", "switch 65521"] {
+        assert!(words.contains(&format!("{case}, depth 8")), "{words}");
+    }
+}
+
+#[test]
 fn exits_kicks_and_interrupts_have_a_price() {
     if !has_kvm() {
         return;

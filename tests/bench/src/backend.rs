@@ -48,7 +48,7 @@ pub struct Backend {
     /// Ended when dropped, before the folder of its socket.
     daemon: Option<Daemon>,
     _folder: Option<TempDir>,
-    socket: PathBuf,
+    sockets: [PathBuf; 2],
     command: String,
     pid: Option<u32>,
 }
@@ -61,7 +61,7 @@ impl Backend {
                 return Ok(Self {
                     daemon: None,
                     _folder: None,
-                    socket: socket.clone(),
+                    sockets: [socket.clone(), socket.clone()],
                     command: socket.display().to_string(),
                     pid: None,
                 });
@@ -72,8 +72,8 @@ impl Backend {
             .prefix("outboard-bench-")
             .tempdir()
             .map_err(Error::system("make a folder for the backend's socket"))?;
-        let socket = folder.path().join("backend.sock");
-        let words = places.words(line, &socket)?;
+        let sockets = ["backend.sock", "other.sock"].map(|name| folder.path().join(name));
+        let words = places.words(line, &sockets)?;
         let (program, arguments) = words
             .split_first()
             .ok_or_else(|| Error::Unfit("the command of --spawn is empty".into()))?;
@@ -92,7 +92,7 @@ impl Backend {
         Ok(Self {
             daemon: Some(Daemon::start(&program, command)?),
             _folder: Some(folder),
-            socket,
+            sockets,
             command: line.clone(),
             pid: None,
         })
@@ -105,12 +105,23 @@ impl Backend {
 
     /// Connects, as soon as it listens.
     pub fn connect(&mut self) -> Result<UnixStream> {
+        let [socket, _] = self.sockets.clone();
+        self.connect_to(&socket)
+    }
+
+    /// Connects to a switch's other port.
+    pub fn connect_other(&mut self) -> Result<UnixStream> {
+        let [_, other] = self.sockets.clone();
+        self.connect_to(&other)
+    }
+
+    fn connect_to(&mut self, socket: &Path) -> Result<UnixStream> {
         let end = Instant::now() + START;
         let stream = loop {
-            match UnixStream::connect(&self.socket) {
+            match UnixStream::connect(socket) {
                 Ok(stream) => break stream,
                 Err(source) if self.daemon.is_none() => {
-                    return Err(Error::file("connect to", &self.socket)(source));
+                    return Err(Error::file("connect to", socket)(source));
                 }
                 Err(_) => {}
             }
@@ -165,7 +176,7 @@ impl Backend {
 
 impl Places {
     /// The words of a command line, with what stands for those in braces.
-    fn words(&self, line: &str, socket: &Path) -> Result<Vec<String>> {
+    fn words(&self, line: &str, [socket, other]: &[PathBuf; 2]) -> Result<Vec<String>> {
         let unfit = |reason: &str| Error::Unfit(format!("the command {line:?} {reason}"));
         let words = shlex::split(line).ok_or_else(|| unfit("has an open quote"))?;
         if !line.contains("{socket}") {
@@ -182,6 +193,7 @@ impl Places {
         let file = self.file.as_deref().unwrap_or(Path::new(""));
         let filled = |word: String| {
             word.replace("{socket}", &socket.to_string_lossy())
+                .replace("{other}", &other.to_string_lossy())
                 .replace("{file}", &file.to_string_lossy())
                 .replace("{tap}", self.tap.as_deref().unwrap_or_default())
                 .replace("{queues}", &self.queues.to_string())
@@ -213,16 +225,18 @@ mod tests {
             queues: 3,
         };
         let line = "daemon --path={file} 'num={queues},path={socket}'";
-        let words = places.words(line, Path::new("/run/s")).unwrap();
+        let sockets = ["/run/s", "/run/t"].map(PathBuf::from);
+        let words = places.words(line, &sockets).unwrap();
         assert_eq!(words, ["daemon", "--path=/tmp/a b", "num=3,path=/run/s"]);
+        let words = places
+            .words("switch {socket} --to={other}", &sockets)
+            .unwrap();
+        assert_eq!(words, ["switch", "/run/s", "--to=/run/t"]);
         for bad in ["daemon", "daemon '{socket}", ""] {
-            assert!(places.words(bad, Path::new("/run/s")).is_err(), "{bad}");
+            assert!(places.words(bad, &sockets).is_err(), "{bad}");
         }
         let none = Places::default();
-        assert!(
-            none.words("daemon {socket} {file}", Path::new("/run/s"))
-                .is_err()
-        );
+        assert!(none.words("daemon {socket} {file}", &sockets).is_err());
     }
 
     #[test]

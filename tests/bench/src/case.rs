@@ -21,6 +21,8 @@ pub enum Path {
     Console,
     /// An entropy source.
     Rng,
+    /// A switch: frames from one port to another.
+    Switch,
 }
 
 /// What is asked of the device.
@@ -120,6 +122,7 @@ impl fmt::Display for Case {
             (Path::Block, op) => {
                 write!(f, "{} {} {}", name(&op), name(&self.pattern), self.size)?;
             }
+            (Path::Switch, _) => write!(f, "{path} {}", self.size)?,
             (_, op) => write!(f, "{path} {} {}", name(&op), self.size)?,
         }
         write!(f, ", depth {}", self.depth)?;
@@ -212,12 +215,12 @@ impl Sweep {
     pub fn cases(&self, path: Path) -> Vec<Case> {
         let ops = match path {
             Path::Null | Path::Rng => vec![Op::Read],
-            Path::Console => vec![Op::Write],
+            Path::Console | Path::Switch => vec![Op::Write],
             Path::Net => or(&self.op, &[Op::Write]),
             Path::Block => or(&self.op, &[Op::Read]),
         };
         let usual_size = match path {
-            Path::Rng | Path::Net => 64,
+            Path::Rng | Path::Net | Path::Switch => 64,
             Path::Console | Path::Null | Path::Block => 4096,
         };
         let rates = match self.rate.as_slice() {

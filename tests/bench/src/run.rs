@@ -1,11 +1,13 @@
 //! One case from start to end: backend, negotiation, queues, loop, figures.
 
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use outboard_device::driver::connection::{
     DEFAULT_LIMIT, F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_RING_PACKED, F_VERSION_1,
 };
+use outboard_device::driver::net::TX;
 use outboard_device::driver::{Driver, Options, QueueOptions};
 use vhost::vhost_user::VhostUserProtocolFeatures;
 
@@ -17,7 +19,7 @@ use crate::clock::MachineTime;
 use crate::drive::{self, Lane, Measured, Plan};
 use crate::error::{Error, Result};
 use crate::figures::Figures;
-use crate::load::{Area, Block, Frames, Load, Plain, frame};
+use crate::load::{Area, Block, Frames, Load, Plain, Relay, frame};
 use crate::machine::Noise;
 use crate::record::Record;
 use crate::verify::{Verdict, Verifier};
@@ -67,7 +69,7 @@ pub fn run(
     // Gone only after the backend.
     let tap = subject.tap.as_deref().map(Tap::up).transpose()?;
     let mut backend = start(subject, &places, conditions)?;
-    let mut driver = negotiate(&mut backend, case)?;
+    let mut driver = negotiate(backend.connect()?, case)?;
     let before = MachineTime::now();
     let measured = match case.path {
         Path::Null | Path::Block => {
@@ -88,6 +90,19 @@ pub fn run(
                 Frames::new(driver, case, transmit)
             };
             measure(&mut driver, case, conditions, &backend, stop, load)
+        }
+        Path::Switch => {
+            let mut sender = negotiate(backend.connect_other()?, case)?;
+            let queue = |driver: &mut Driver, index| {
+                driver.start_queue(index, &queue_options(case))?;
+                driver.take_queue(index)
+            };
+            let hello = queue(&mut driver, TX)?;
+            Relay::hello(&mut driver, hello)?;
+            let transmit = queue(&mut sender, TX)?;
+            let mut relay = Some(Relay::new(&mut driver, &mut sender, transmit, case)?);
+            let only = |_: &mut Driver, _| relay.take().ok_or_else(one_only);
+            measure(&mut driver, case, conditions, &backend, stop, only)
         }
         Path::Net | Path::Console | Path::Rng => {
             let load = |driver: &mut Driver, _| Plain::new(driver, case);
@@ -131,7 +146,7 @@ pub fn verify(
         queues: 1,
     };
     let mut backend = start(subject, &places, conditions)?;
-    let mut driver = negotiate(&mut backend, case)?;
+    let mut driver = negotiate(backend.connect()?, case)?;
     let mut area = Area::of(&mut driver, case.size)?;
     area.blocks = area.blocks.min(size.0 / case.size.0).max(1);
     driver.start_queue(0, &queue_options(case))?;
@@ -153,6 +168,9 @@ fn start(subject: &Subject, places: &Places, conditions: &Conditions) -> Result<
 
 /// What no backend can be asked.
 fn fits(case: &Case) -> Result<()> {
+    if case.path == Path::Switch && case.queues != 1 {
+        return Err(one_only());
+    }
     let known = match case.path {
         Path::Net => matches!(case.op, Op::Write | Op::Read | Op::Echo),
         _ => case.op != Op::Echo,
@@ -160,13 +178,18 @@ fn fits(case: &Case) -> Result<()> {
     if !known {
         return Err(Error::Unfit(format!("there is no such request: {case}")));
     }
-    if case.path == Path::Net && !(60..=65_521).contains(&case.size.0) {
+    let frames = matches!(case.path, Path::Net | Path::Switch);
+    if frames && !(60..=65_521).contains(&case.size.0) {
         return Err(Error::Unfit(format!(
             "a frame has 60 to 65521 bytes, and not {}",
             case.size
         )));
     }
     Ok(())
+}
+
+fn one_only() -> Error {
+    Error::Unfit("a switch's ports are driven with one queue each".into())
 }
 
 /// Whoever is at the tap's other end.
@@ -182,8 +205,7 @@ fn peer(tap: Option<&Tap>, case: &Case, conditions: &Conditions) -> Result<Peer>
 }
 
 /// Connects and agrees on what the case wants.
-fn negotiate(backend: &mut Backend, case: &Case) -> Result<Driver> {
-    let stream = backend.connect()?;
+fn negotiate(stream: UnixStream, case: &Case) -> Result<Driver> {
     let mut unwanted = 0;
     for (switch, feature) in [
         (case.event_idx, F_EVENT_IDX),
@@ -195,7 +217,9 @@ fn negotiate(backend: &mut Backend, case: &Case) -> Result<Driver> {
     }
     let features = match case.path {
         // Nothing of a card's offloads: frames are what they seem.
-        Path::Net => F_VERSION_1 | F_PROTOCOL_FEATURES | F_EVENT_IDX | F_INDIRECT_DESC,
+        Path::Net | Path::Switch => {
+            F_VERSION_1 | F_PROTOCOL_FEATURES | F_EVENT_IDX | F_INDIRECT_DESC
+        }
         _ => u64::MAX,
     };
     let options = Options {
@@ -226,7 +250,7 @@ fn negotiate(backend: &mut Backend, case: &Case) -> Result<Driver> {
 fn memory(case: &Case) -> u64 {
     let Bytes(size) = case.size;
     // Header, status and header of a frame, each on lines of its own.
-    let each = 2 * (size.next_multiple_of(4096) + 4096);
+    let each = 3 * (size.next_multiple_of(4096) + 4096);
     let queue = each * u64::from(case.depth) + (4 << 20);
     (queue * u64::from(case.queues)).next_multiple_of(2 << 20)
 }
@@ -235,6 +259,7 @@ fn memory(case: &Case) -> u64 {
 fn queue_index(case: &Case, n: u16) -> u16 {
     match case.path {
         Path::Net if Frames::does(case.op) => 2 * n,
+        Path::Switch => 2 * n,
         // The transmit queue of each pair; a console's port 0 only has one.
         Path::Net | Path::Console => 2 * n + 1,
         Path::Null | Path::Block | Path::Rng => n,
@@ -247,7 +272,7 @@ fn measure<L: Load>(
     conditions: &Conditions,
     backend: &Backend,
     stop: &AtomicBool,
-    load: impl Fn(&mut Driver, u16) -> Result<L>,
+    mut load: impl FnMut(&mut Driver, u16) -> Result<L>,
 ) -> Result<Measured> {
     let queues = driver.negotiated().queues.max(1);
     let last = queue_index(case, case.queues - 1);
@@ -291,6 +316,7 @@ fn queue_options(case: &Case) -> QueueOptions {
         Switch::On => (case.depth, descriptors.next_power_of_two()),
         Switch::Off => (case.depth * descriptors, 0),
     };
+    let entries = entries.max(Relay::buffers(case));
     QueueOptions {
         size: entries.next_power_of_two().max(USUAL_RING),
         base: 0,

@@ -1,11 +1,12 @@
 //! The other end of a tap: somebody on the host who sends, or who sends back.
 
-// A packet socket's address is a C struct, and nix has no way to make one.
+// A packet socket's address is a C struct, and so is what attaches to a tap; nix has no way to make one.
 #![allow(unsafe_code)]
 
-use std::fs;
+use std::fs::{self, File};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +57,29 @@ impl Tap {
         let path = format!("/sys/class/net/{}/statistics/rx_packets", self.0);
         let text = fs::read_to_string(path).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
+    }
+
+    /// The tap's own end: what is written there the host receives. Read and written a frame at a time.
+    pub fn attach(&self) -> Result<File> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/net/tun")
+            .map_err(Error::file("open", Path::new("/dev/net/tun")))?;
+        // SAFETY: all zeroes is a valid ifreq.
+        let mut request: libc::ifreq = unsafe { mem::zeroed() };
+        for (place, byte) in request.ifr_name.iter_mut().zip(self.0.bytes()) {
+            *place = byte.cast_signed();
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
+        // SAFETY: the ioctl reads and writes one ifreq, which is ours.
+        let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+        match done {
+            0.. => Ok(file),
+            _ => Err(Error::system("attach to the tap")(
+                std::io::Error::last_os_error(),
+            )),
+        }
     }
 
     fn socket(&self) -> Result<OwnedFd> {

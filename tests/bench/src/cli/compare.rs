@@ -9,7 +9,7 @@ use crate::bytes::Bytes;
 use crate::case::Sweep;
 use crate::compare::{self, Contestant, Description};
 use crate::error::{Error, Result};
-use crate::floor::{Engine, Fio, Floor, fio_is_installed};
+use crate::floor::{Engine, Fio, Floor, dpdk_is_installed, fio_is_installed};
 use crate::image;
 use crate::record::Log;
 use crate::summary;
@@ -34,10 +34,14 @@ pub(super) struct Args {
     /// Its size, when it is made
     #[arg(long, value_name = "BYTES", default_value = "1G")]
     file_size: Bytes,
+    /// Make this tap for each turn, and play the host at its other end; {tap} in a command is its name
+    #[arg(long, value_name = "NAME")]
+    tap: Option<String>,
     /// The backends open the image with `O_DIRECT`: fio is to do so too
     #[arg(long)]
     direct: bool,
-    /// Leave out what the machine itself can do: fio on the same file, memory copy, eventfds
+    /// Leave out what the machine itself can do: fio on the same file, memory copy, eventfds, the bare
+    /// tap, DPDK between two processes
     #[arg(long)]
     no_floors: bool,
     /// Keep every round in this file, a line of JSON each, behind what is there
@@ -71,7 +75,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let subjects = descriptions
         .iter()
-        .map(|d| Ok(Contestant::Backend(d.subject(file)?)));
+        .map(|d| Ok(Contestant::Backend(d.subject(file, args.tap.as_deref())?)));
     let mut contestants: Vec<_> = subjects.collect::<Result<_>>()?;
     if !args.no_floors {
         contestants.extend(floors(args).into_iter().map(Contestant::Floor));
@@ -138,5 +142,9 @@ fn floors(args: &Args) -> Vec<Floor> {
         }
     }
     floors.extend([Floor::Copy, Floor::Eventfd]);
+    floors.extend(args.tap.clone().map(Floor::Tap));
+    if dpdk_is_installed() {
+        floors.push(Floor::Dpdk);
+    }
     floors
 }

@@ -55,7 +55,7 @@ struct TargetArgs {
     /// It listens on this Unix socket
     #[arg(long, value_name = "PATH", conflicts_with = "spawn")]
     socket: Option<PathBuf>,
-    /// Start it for each case by this command, in which {socket} is where to listen, {file} what --file
+    /// Start it for each case by this command, in which {socket} is where to listen, {other} a switch's second port, {file} what --file
     /// says, and {queues} how many the case wants. A program beside this one is found first
     #[arg(long, value_name = "COMMAND")]
     spawn: Option<String>,
@@ -134,6 +134,9 @@ impl TargetArgs {
             (None, None) if path == Path::Null => Target::Spawn(
                 "outboard-bench serve-null --socket {socket} --queues {queues}".into(),
             ),
+            (None, None) if path == Path::Switch => {
+                Target::Spawn("outboard-net switch --port to={socket} --port from={other}".into())
+            }
             (None, None) => {
                 return Err(Error::Unfit(
                     "no backend: say where one listens with --socket, or how to start one with --spawn".into(),

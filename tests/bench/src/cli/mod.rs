@@ -42,6 +42,10 @@ enum Verb {
     Block(measure::BlockArgs),
     /// A network card: frames sent, received, or sent and received again.
     Net(measure::Args),
+    /// A switch: frames from one port to another, both driven by one thread.
+    ///
+    /// With neither --socket nor --spawn, of `outboard-net switch`.
+    Switch(measure::Args),
     /// A console: bytes printed on port 0.
     Console(measure::Args),
     /// An entropy source: bytes asked for.
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
         Verb::Null(args) => measure::run(Path::Null, &args),
         Verb::Block(args) => measure::block(&args),
         Verb::Net(args) => measure::run(Path::Net, &args),
+        Verb::Switch(args) => measure::run(Path::Switch, &args),
         Verb::Console(args) => measure::run(Path::Console, &args),
         Verb::Rng(args) => measure::run(Path::Rng, &args),
         Verb::Primitives(args) => primitives::run(&args),

@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use crate::case::{Case, Path as Device, Wait};
-use crate::floor::fio_is_installed;
+use crate::floor::{dpdk_is_installed, fio_is_installed};
 use crate::machine::Machine;
 
 /// A sentence for each limit.
@@ -37,6 +37,9 @@ pub fn limits(cases: &[Case], file: Option<&Path>, direct: bool) -> Vec<String> 
     let block = cases.iter().any(|case| case.path == Device::Block);
     if block && !fio_is_installed() {
         say("No fio here, so no floor of plain I/O on the same file: install the package fio.");
+    }
+    if cases.iter().any(|case| case.path == Device::Switch) && !dpdk_is_installed() {
+        say("No dpdk-testpmd here to compare a switch with: install the package dpdk-dev.");
     }
     if let Some(file) = file {
         let tmpfs = statfs(file).is_ok_and(|stat| stat.filesystem_type() == TMPFS_MAGIC);

@@ -50,8 +50,8 @@ impl Description {
             .is_some_and(|command| command.contains("{file}"))
     }
 
-    /// The backend, on that image.
-    pub fn subject(&self, file: Option<&FilePath>) -> Result<Subject> {
+    /// The backend, on that image or tap.
+    pub fn subject(&self, file: Option<&FilePath>, tap: Option<&str>) -> Result<Subject> {
         let target = match (&self.spawn, &self.socket) {
             (Some(command), None) => Target::Spawn(command.clone()),
             (None, Some(socket)) => Target::Socket(socket.clone()),
@@ -64,7 +64,7 @@ impl Description {
             name: self.name.clone(),
             target,
             file: file.map(FilePath::to_owned),
-            tap: None,
+            tap: tap.map(str::to_owned),
         })
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     fn everybody_is_first_in_every_other_round() {
         let text = "name = 'ours'\npath = 'block'\nspawn = 'x {socket}'\n[sweep]\ndepth = [1, 32]";
         let ours: Description = toml::from_str(text).unwrap();
-        let backend = Contestant::Backend(ours.subject(None).unwrap());
+        let backend = Contestant::Backend(ours.subject(None, None).unwrap());
         let fio = Fio {
             engine: Engine::Psync,
             file: "f".into(),
@@ -165,7 +165,7 @@ mod tests {
             "name = 'a'\npath = 'null'\nspawn = 'a'\nsocket = 'b'",
         ] {
             let description: Description = toml::from_str(text).unwrap();
-            assert!(description.subject(None).is_err());
+            assert!(description.subject(None, None).is_err());
         }
         assert!(toml::from_str::<Description>("name = 'a'\npath = 'null'\nspwan = 'a'").is_err());
     }

@@ -221,7 +221,7 @@ fn refill<L: Load>(
             }
         }
     }
-    if began && lane.queue.flush()? {
+    if began && lane.load.flush(&mut lane.queue)? {
         counts.kicks += 1;
     }
     Ok(began)

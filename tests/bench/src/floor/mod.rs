@@ -1,8 +1,10 @@
 //! What the machine itself does in the same minutes: no backend can be expected to do better.
 
 pub mod copy;
+mod dpdk;
 pub mod eventfd;
 mod fio;
+mod tap;
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::machine::Noise;
 use crate::record::Record;
 use crate::run::Conditions;
 
+pub use dpdk::installed as dpdk_is_installed;
 pub use fio::{Engine, Fio, installed as fio_is_installed};
 
 /// A floor.
@@ -28,6 +31,10 @@ pub enum Floor {
     Copy,
     /// Two threads that wake each other by eventfds, where the driver and the backend are.
     Eventfd,
+    /// The same frames through a tap of this name, with no ring.
+    Tap(String),
+    /// Frames through one copy between two processes of DPDK's.
+    Dpdk,
 }
 
 impl Floor {
@@ -37,6 +44,8 @@ impl Floor {
             Self::Fio(fio) => fio.engine.name(),
             Self::Copy => "memory copy",
             Self::Eventfd => "eventfd round trip",
+            Self::Tap(_) => "bare tap",
+            Self::Dpdk => "DPDK vhost to virtio_user",
         }
     }
 
@@ -48,6 +57,8 @@ impl Floor {
             Self::Fio(_) => case.path == Path::Block && case.op != Op::Flush && case.queues == 1,
             Self::Copy => case.path == Path::Block && case.op != Op::Flush,
             Self::Eventfd => case.wait == Wait::Sleep && case.depth == 1,
+            Self::Tap(_) => case.path == Path::Net && case.op != Op::Echo,
+            Self::Dpdk => case.path == Path::Switch,
         }
     }
 
@@ -64,6 +75,8 @@ impl Floor {
             Self::Fio(fio) => fio.run(case, how)?,
             Self::Copy => ("memory copy".into(), copy::run(case.size, how, stop)?),
             Self::Eventfd => ("two eventfds".into(), eventfd::run(how, stop)?),
+            Self::Tap(name) => ("bare tap".into(), tap::run(name, case, how, stop)?),
+            Self::Dpdk => dpdk::run(case, how, stop)?,
         };
         let each = figures.driver_cpu + figures.backend_cpu.unwrap_or(0.0);
         let share = (how.warmup + how.time).as_secs_f64() / how.time.as_secs_f64().max(1e-9);

@@ -32,20 +32,21 @@ pub struct Frames {
     bytes: Vec<u8>,
 }
 
+/// Room for a number of frames.
 #[derive(Debug)]
-struct Buffers {
-    window: Window,
-    each: usize,
+pub(super) struct Buffers {
+    pub(super) window: Window,
+    pub(super) each: usize,
 }
 
 impl Buffers {
-    fn new(driver: &mut Driver, count: u16, each: usize) -> Result<Self> {
+    pub(super) fn new(driver: &mut Driver, count: u16, each: usize) -> Result<Self> {
         let each = each.next_multiple_of(64);
         let window = driver.allocate(each as u64 * u64::from(count), 4096)?;
         Ok(Self { window, each })
     }
 
-    fn addr(&self, slot: u16) -> u64 {
+    pub(super) fn addr(&self, slot: u16) -> u64 {
         self.window.addr() + (usize::from(slot) * self.each) as u64
     }
 }
