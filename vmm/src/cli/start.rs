@@ -182,6 +182,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_log_that_is_no_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("none-such.log");
+        nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (told, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(take(&log, "none-such").map(|log| log.is_err())));
+        let refused = answer.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(matches!(refused, Ok(true)));
+    }
+
+    #[test]
     fn a_log_that_a_vm_holds_is_left_to_it() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("none-such.log");

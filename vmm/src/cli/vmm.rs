@@ -213,6 +213,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_fifo_that_nobody_reads_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (told, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(speak_into(&path)));
+        let refused = answer.recv_timeout(std::time::Duration::from_secs(20));
+        let why = refused.unwrap().unwrap_err().to_string();
+        assert!(why.contains("nobody reads"), "{why}");
+    }
+
+    #[test]
     fn a_doorway_is_a_path_or_a_number() {
         for (text, path) in [("/a", "/a"), ("path=/a", "/a"), ("a=b", "a=b")] {
             assert_eq!(text.parse(), Ok(Doorway::Path(path.into())));
