@@ -37,16 +37,19 @@ docs: build ## docs/cli.md, from what the programs say of themselves
 header: ## device-sdk/include/outboard_plugin.h, from the plugin ABI's source
 	OUTBOARD_WRITE_HEADER=1 $(CARGO) test --locked -q -p outboard-header-tests
 
-install: build ## Into PREFIX (/usr/local): programs, manual pages, completions, a systemd unit
-	install -Dm755 $(TARGET)/release/outboard $(AT)/bin/outboard
+# Programs that are built already: OUTBOARD_BIN_DIR=target/debug make install.
+BUILT := $(or $(OUTBOARD_BIN_DIR),$(TARGET)/release)
+
+install: $(if $(OUTBOARD_BIN_DIR),,build) ## Into PREFIX (/usr/local): programs, manual pages, completions, a systemd unit
+	install -Dm755 $(BUILT)/outboard $(AT)/bin/outboard
 	for daemon in $(DAEMONS); do \
-		install -Dm755 $(TARGET)/release/$$daemon $(AT)/libexec/outboard/$$daemon || exit 1; \
+		install -Dm755 $(BUILT)/$$daemon $(AT)/libexec/outboard/$$daemon || exit 1; \
 	done
-	$(TARGET)/release/outboard man --out $(AT)/share/man/man1
+	$(BUILT)/outboard man --out $(AT)/share/man/man1
 	install -d $(dir $(COMPLETIONS))
-	$(TARGET)/release/outboard completions bash >$(word 1,$(COMPLETIONS))
-	$(TARGET)/release/outboard completions zsh >$(word 2,$(COMPLETIONS))
-	$(TARGET)/release/outboard completions fish >$(word 3,$(COMPLETIONS))
+	$(BUILT)/outboard completions bash >$(word 1,$(COMPLETIONS))
+	$(BUILT)/outboard completions zsh >$(word 2,$(COMPLETIONS))
+	$(BUILT)/outboard completions fish >$(word 3,$(COMPLETIONS))
 	install -d $(dir $(UNIT))
 	sed 's|/usr/local|$(PREFIX)|' vmm/systemd/outboard@.service >$(UNIT)
 

@@ -5,7 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -54,6 +55,10 @@ impl Vm {
     }
 
     fn spawn(outboard: &Path, image: &str, disk_keys: &str) -> Self {
+        Self::spawn_with(outboard, image, disk_keys, true)
+    }
+
+    fn spawn_with(outboard: &Path, image: &str, disk_keys: &str, serial: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("kernel"), pvh(HALTED)).unwrap();
         File::create(dir.path().join("disk.img"))
@@ -62,9 +67,14 @@ impl Vm {
             .unwrap();
         std::fs::create_dir(dir.path().join("run")).unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
+        let serial = if serial {
+            format!("file={}", path("serial"))
+        } else {
+            "off".to_owned()
+        };
         let child = Command::new(outboard)
             .args(["run", "--memory", "64M", "--kernel", &path("kernel")])
-            .args(["--serial", &format!("file={}", path("serial"))])
+            .args(["--serial", &serial])
             .args([&format!("--console=file={}", path("console"))])
             .args(["--disk", &format!("path={}{disk_keys}", path(image))])
             .env("XDG_RUNTIME_DIR", dir.path().join("run"))
@@ -125,6 +135,20 @@ impl Vm {
             .read_to_string(&mut text)
             .unwrap();
         text
+    }
+
+    /// Its owner answers, as it does once the guest runs.
+    fn runs(&self) -> bool {
+        let files = self.files();
+        let socket = files.iter().find(|file| file.ends_with("api.sock"));
+        let Some(mut vm) = socket.and_then(|path| UnixStream::connect(path).ok()) else {
+            return false;
+        };
+        let ask = "GET /api/v1/vm.info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut answer = String::new();
+        vm.write_all(ask.as_bytes()).is_ok()
+            && vm.read_to_string(&mut answer).is_ok()
+            && answer.contains("Running")
     }
 
     /// Nothing is left of it: no daemon, no file of its own.
@@ -238,6 +262,23 @@ fn daemons_do_not_outlive_a_vmm_that_is_killed() {
     vm.signal(SIGKILL);
     vm.wait(END_WITHIN);
     until("the daemons are gone", || vm.daemons().is_empty());
+}
+
+/// Whoever has a console sweeps up, on whichever port it is.
+#[test]
+fn a_killed_vm_leaves_no_socket() {
+    if !has_kvm() {
+        return;
+    }
+    for serial in [true, false] {
+        let mut vm = Vm::spawn_with(&outboard(), "disk.img", "", serial);
+        let there = |vm: &Vm, name: &str| vm.files().iter().any(|file| file.ends_with(name));
+        until("its guest runs", || vm.runs());
+        vm.signal(SIGKILL);
+        vm.wait(END_WITHIN);
+        until("the daemons are gone", || vm.daemons().is_empty());
+        assert!(!there(&vm, "api.sock"), "serial {serial}: {:?}", vm.files());
+    }
 }
 
 /// The twin of every check here that nothing is left: this time something is.

@@ -1,5 +1,6 @@
 //! Verbs that ask a running VM for something, by its name.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,14 @@ pub(super) enum Error {
     Awake(String),
     #[error("A log cannot be shown")]
     Log(#[source] std::io::Error),
+    #[error("The manual pages cannot be written to {}", folder.display())]
+    Man {
+        folder: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("The completions cannot be made")]
+    Completions(#[source] std::io::Error),
     #[error("The answer cannot be printed")]
     Json(#[from] serde_json::Error),
 }

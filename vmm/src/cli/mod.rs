@@ -1,17 +1,17 @@
 //! The command line: one file per verb.
 
+mod completions;
 mod console;
 mod define;
 mod device;
 mod doctor;
 mod image;
 mod info;
-mod info_text;
 mod iso;
 mod list;
 mod log;
+mod man;
 mod manage;
-mod packaging;
 mod plugin;
 mod run;
 mod say;
@@ -103,9 +103,9 @@ enum Verb {
     /// Begin a device of your own
     Device(device::Device),
     /// Print completions for a shell
-    Completions(packaging::Completions),
+    Completions(completions::Completions),
     /// Write manual pages
-    Man(packaging::Man),
+    Man(man::Man),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -122,6 +122,9 @@ enum LogLevel {
 pub(crate) fn main() -> ExitCode {
     if vmm::is_cloud_hypervisor() {
         return vmm::as_cloud_hypervisor();
+    }
+    if completions::answered() {
+        return ExitCode::SUCCESS;
     }
     let cli = Cli::parse();
     logs::start(cli.log_level.map(LogLevel::filter));

@@ -25,8 +25,8 @@ const NAME: &str = "cloud-hypervisor";
 const VERSION: &str = "cloud-hypervisor v54.0.0";
 
 const EXAMPLES: &str = "\
-The API is Cloud Hypervisor's (docs/api.md says which part). Called as cloud-hypervisor, outboard is
-this verb, with -v for more words and --version for Cloud Hypervisor's.
+The API is Cloud Hypervisor's; docs/api.md says which part. Called as cloud-hypervisor,
+outboard is this verb, with -v for more words and --version for Cloud Hypervisor's.
 
 Example:
   outboard vmm --api-socket /tmp/vm.sock &

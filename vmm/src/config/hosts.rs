@@ -126,9 +126,13 @@ pub(super) fn raw_host(raw: &RawDevice, id: &str, runtime_dir: &Path) -> Result<
     }
 }
 
-/// The virtio console's daemon, told where its own end is and where Ctrl-A c leads.
+/// The virtio console's daemon, told where its own end is and where Ctrl-A c leads. Without a serial
+/// port it is the one that sweeps up after a killed VM.
 pub(super) fn console_host(port: &Port, serial: &Port, runtime_dir: &Path) -> Host {
-    let args = console_args(port, "console0", serial, "ttyS0", runtime_dir);
+    let mut args = console_args(port, "console0", serial, "ttyS0", runtime_dir);
+    if *serial == Port::Off {
+        args.push(flag("sweep", runtime_dir.display()));
+    }
     Host::Process {
         program: "outboard-console".into(),
         args,

@@ -15,14 +15,16 @@ use super::forwarding::Forwarding;
 use super::port::{Line, Port};
 use crate::mac::Mac;
 
+const EXAMPLES: &str = "\
+Example, two VMs that see the third, and not each other:
+  outboard-net switch --port a=/tmp/a.sock,isolated --port b=/tmp/b.sock,isolated \\
+      --port c=/tmp/c.sock
+  outboard run a.toml --net socket=/tmp/a.sock";
+
 /// Joins virtual machines by a learning switch: each port is a vhost-user socket, and frames are copied
 /// from guest to guest.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example, two VMs that see each other and the third, which are not to see each other:\n  \
-        outboard-net switch --port a=/tmp/a.sock,isolated --port b=/tmp/b.sock,isolated --port c=/tmp/c.sock\n  \
-        outboard run a.toml --net socket=/tmp/a.sock"
-)]
+#[command(after_help = EXAMPLES)]
 pub struct SwitchArgs {
     /// A port, and the Unix socket it listens on for one frontend at a time. `isolated`: it reaches only
     /// ports that are not. `mac`: the card's address, which no other port can take; without one the

@@ -1,12 +1,13 @@
 //! `outboard info`: what a running VM is and has.
 
+mod text;
+
 use std::process::ExitCode;
 
 use clap::Args;
 use outboard::registry;
 use outboard::vm::Info;
 
-use super::info_text;
 use super::manage::{Error, Named, finish};
 use super::say::Output;
 
@@ -28,6 +29,6 @@ impl Tell {
     fn run(self) -> Result<String, Error> {
         let vm = registry::find(&self.vm.name)?;
         let info: Info = vm.client().get("outboard.info")?;
-        Ok(self.output.of(&info, info_text::text)?)
+        Ok(self.output.of(&info, text::text)?)
     }
 }

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     /// As a VM with a disk, a plugin's device and registers told it, shortened.
-    const RECORDED: &str = include_str!("info_text.json");
+    const RECORDED: &str = include_str!("text.json");
 
     #[test]
     fn everything_recorded_is_told() {
