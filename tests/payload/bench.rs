@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use crate::block::Disk;
+use crate::block::{Disk, Wait};
 use crate::port;
 use crate::say;
 
@@ -48,5 +48,29 @@ pub fn run(slot: u8, count: u64) -> Result<(), &'static str> {
     measure("copy-4k", count, || unsafe {
         core::ptr::copy_nonoverlapping(from, to, 4096);
     });
+    disk.device.reset()
+}
+
+/// Reads of a disk: one at a time and many, looking for the answers, and one at a time halted until its
+/// interrupt. A disk that fails is seen by who looks: so that comes first.
+///
+/// A line `requests WAIT DEPTH COUNT TICKS KICKS CALLS MEAN P50 P99 P999 MAX` says how long all took and how
+/// long each, in ticks.
+pub fn requests(slot: u8, count: u64) -> Result<(), &'static str> {
+    const DEPTH: u16 = 32;
+    let mut disk = Disk::open(slot, 0, 0x50, DEPTH)?;
+    let len = count.max(1) as usize;
+    let times: &mut [u64] = unsafe { core::slice::from_raw_parts_mut(crate::arena::pages(8 * len).cast(), len) };
+    for (name, wait, depth) in [("poll", Wait::Look, 1), ("poll", Wait::Look, DEPTH), ("sleep", Wait::Halt, 1)] {
+        let warm_up = len.div_ceil(8);
+        disk.time(depth, wait, ticks, &mut times[..warm_up])?;
+        let start = ticks();
+        let [kicks, calls] = disk.time(depth, wait, ticks, times)?;
+        let all = ticks() - start;
+        times.sort_unstable();
+        let at = |thousandth: usize| times[(len * thousandth / 1000).min(len - 1)];
+        let mean = times.iter().sum::<u64>() / len as u64;
+        say!("requests {name} {depth} {len} {all} {kicks} {calls} {mean} {} {} {} {}", at(500), at(990), at(999), at(1000));
+    }
     disk.device.reset()
 }

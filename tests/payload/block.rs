@@ -2,7 +2,7 @@
 
 use crate::ring::{EVENT_IDX, INDIRECT, Part, Ring};
 use crate::virtio::Device;
-use crate::arena;
+use crate::{arena, cpu};
 
 const ID: u16 = 2;
 const READ: u32 = 0;
@@ -18,6 +18,15 @@ struct Header {
     kind: u32,
     reserved: u32,
     sector: u64,
+}
+
+/// How to wait for an answer.
+#[derive(Clone, Copy)]
+pub enum Wait {
+    /// Until an interrupt.
+    Halt,
+    /// Looking.
+    Look,
 }
 
 pub struct Disk {
@@ -74,6 +83,11 @@ impl Disk {
     /// Waits for any request; its slot.
     fn finish(&mut self) -> Result<u16, &'static str> {
         let (head, _) = self.ring.wait();
+        self.answered(head)
+    }
+
+    /// The slot of the chain that begins at `head`, and has come back.
+    fn answered(&self, head: u16) -> Result<u16, &'static str> {
         let slot = head / PARTS;
         if head % PARTS != 0 || slot >= self.depth {
             return Err("the used ring names a chain that was never made");
@@ -131,6 +145,56 @@ impl Disk {
             }
         }
         Ok(())
+    }
+
+    /// Reads the disk's blocks in turn with `depth` requests under way, and notes how long each took by
+    /// `clock`. Waits halted, or looks at the ring all the time. Kicks and interrupts.
+    pub fn time(&mut self, depth: u16, wait: Wait, clock: fn() -> u64, times: &mut [u64]) -> Result<[u64; 2], &'static str> {
+        let (kicks, calls) = (self.ring.kicks, cpu::interrupts(self.ring.vector));
+        let mut begun = [0_u64; 85];
+        let mut idle: [u16; 85] = core::array::from_fn(|slot| slot as u16);
+        let mut idle_count = usize::from(depth.min(self.depth));
+        let (mut next, mut done) = (0, 0);
+        while done < times.len() {
+            let now = clock();
+            while idle_count > 0 && next < times.len() {
+                idle_count -= 1;
+                let slot = idle[idle_count];
+                begun[usize::from(slot)] = now;
+                self.push(slot, READ, next as u64 % self.blocks);
+                next += 1;
+            }
+            self.ring.publish();
+            let mut answer = Some(match wait {
+                Wait::Halt => self.ring.wait(),
+                Wait::Look => self.look()?,
+            });
+            let now = clock();
+            while let Some((head, _)) = answer {
+                let slot = self.answered(head)?;
+                times[done] = now - begun[usize::from(slot)];
+                done += 1;
+                idle[idle_count] = slot;
+                idle_count += 1;
+                answer = self.ring.pop();
+            }
+        }
+        Ok([self.ring.kicks - kicks, cpu::interrupts(self.ring.vector) - calls])
+    }
+
+    /// The next answer, looked for all the time. A device that has failed gives none.
+    fn look(&mut self) -> Result<(u16, u32), &'static str> {
+        loop {
+            for _ in 0..1 << 24 {
+                if let Some(answer) = self.ring.pop() {
+                    return Ok(answer);
+                }
+                core::hint::spin_loop();
+            }
+            if self.device.needs_reset() {
+                return Err("the device asks for a reset");
+            }
+        }
     }
 
     fn prepare(&mut self, slot: u16, kind: u32, number: u64, seed: u64, block_of: &mut [u64; 85]) {

@@ -55,6 +55,7 @@ pub fn run(line: &str) {
             "storm" => storm(number(line, "seed", 1)),
             "resize" => check(job, resize()),
             "bench" => check(job, bench::run(DISK_SLOT, requests)),
+            "requests" => check(job, bench::requests(DISK_SLOT, requests)),
             "exits" => check(job, exits(requests)),
             "reboot" => port::reboot(),
             "fault" => unsafe { (0xffff_8000_0000_0000 as *const u8).read_volatile(); },

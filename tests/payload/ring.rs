@@ -30,6 +30,8 @@ pub struct Ring {
     /// Heads are slots of equal length: no list of free descriptors is needed.
     next_available: u16,
     next_used: u16,
+    /// How often [`Ring::publish`] has kicked.
+    pub kicks: u64,
 }
 
 impl Ring {
@@ -39,7 +41,7 @@ impl Ring {
         let available = arena::pages(6 + 2 * n) as usize;
         let used = arena::pages(6 + 8 * n) as usize;
         let event_idx = agreed & EVENT_IDX != 0;
-        Self { size, index, base, available, used, kick, vector, event_idx, next_available: 0, next_used: 0 }
+        Self { size, index, base, available, used, kick, vector, event_idx, next_available: 0, next_used: 0, kicks: 0 }
     }
 
     pub fn descriptors(&self) -> u64 {
@@ -89,6 +91,7 @@ impl Ring {
         unsafe { index.write_volatile(self.next_available) };
         fence(Ordering::SeqCst);
         if self.wants_kick(before) {
+            self.kicks += 1;
             self.kick();
         }
     }

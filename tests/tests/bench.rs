@@ -5,6 +5,7 @@ use std::process::Command;
 
 use outboard_tests::daemons::daemon;
 use outboard_tests::guest::has_kvm;
+use outboard_tests::plugins;
 use outboard_tests::tap::Tap;
 
 /// What it prints about one request at a time and eight of them, a twentieth of a second each.
@@ -103,4 +104,63 @@ fn exits_kicks_and_interrupts_have_a_price() {
             "{primitive}: {words}"
         );
     }
+}
+
+/// `outboard-bench hosts`: whether it succeeded, and what it said.
+fn hosts(arguments: &[&str]) -> (bool, String) {
+    for program in ["outboard", "outboard-plugin-host"] {
+        daemon(program);
+    }
+    let output = Command::new(daemon("outboard-bench"))
+        .args(["hosts", "--rounds", "1", "--requests", "50"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let words = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&words).into_owned(),
+    )
+}
+
+#[test]
+fn each_host_has_a_price() {
+    if !has_kvm() {
+        return;
+    }
+    plugins::rust("outboard-bench-null", "outboard_bench_null");
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("hosts.jsonl");
+    let (done, words) = hosts(&["--json", results.to_str().unwrap()]);
+    assert!(done, "{words}");
+    let results = std::fs::read_to_string(results).unwrap();
+    // Asleep, looking, and with many under way.
+    for host in ["host=process", "host=vmm", "daemon"] {
+        let lines = results
+            .lines()
+            .filter(|line| line.contains(&format!("\"subject\":\"{host}\"")));
+        assert_eq!(lines.count(), 3, "{host}: {results}");
+        assert_eq!(words.matches(host).count(), 3, "{words}");
+    }
+    assert!(words.contains("null, depth 1, sleeping"), "{words}");
+}
+
+/// A disk of a plugin that fails has no price.
+#[test]
+fn a_host_whose_device_fails_is_not_measured() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let sound = plugins::c("cc", "plugins/ramdisk/ramdisk.c", folder.path(), &[]);
+    let plugin = format!("{},size=1M", sound.display());
+    let (done, words) = hosts(&["--plugin", &plugin]);
+    assert!(
+        done && words.contains("read sequential 4k, depth 32"),
+        "{words}"
+    );
+    let broken = plugins::c("cc", "tests/plugins/faulty.c", folder.path(), &[]);
+    let plugin = format!("{},device=disk,fault=error", broken.display());
+    let (done, words) = hosts(&["--plugin", &plugin]);
+    assert!(!done && words.contains("FAIL requests"), "{words}");
 }

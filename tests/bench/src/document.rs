@@ -38,7 +38,7 @@ pub fn refresh(file: &Path, text: &str) -> Result<String> {
             .split_once(END)
             .ok_or_else(|| wrong("a table has no end"))?;
         let path = results.strip_prefix(BRIEF).unwrap_or(results);
-        let table = summary::table(&summary::rows(&record::read(&folder.join(path))?));
+        let table = summary::table(&summary::rows(&record::read(&folder.join(path))?)).known();
         let table = if path == results {
             table
         } else {

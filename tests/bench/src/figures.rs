@@ -70,8 +70,8 @@ pub struct Figures {
     pub bandwidth: f64,
     /// How long requests took; of a run that completed any.
     pub latency: Option<Latency>,
-    /// CPU time a request of the driver's thread, in microseconds.
-    pub driver_cpu: f64,
+    /// CPU time a request of the driver's thread, in microseconds, where that is known.
+    pub driver_cpu: Option<f64>,
     /// CPU time a request of the backend's process, in microseconds, where that is known.
     pub backend_cpu: Option<f64>,
     /// Kicks a request.
@@ -81,8 +81,24 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// From what was counted.
+    /// From what a guest has counted and timed itself. CPU times it does not know.
+    pub fn told(counts: &Counts, latency: Latency) -> Self {
+        Self {
+            latency: Some(latency),
+            driver_cpu: None,
+            ..Self::over(counts)
+        }
+    }
+
+    /// From what was counted, and how long each took.
     pub fn new(counts: &Counts, latencies: &Histogram<u64>) -> Self {
+        Self {
+            latency: Latency::of(latencies),
+            ..Self::over(counts)
+        }
+    }
+
+    fn over(counts: &Counts) -> Self {
         let seconds = counts.time.as_secs_f64();
         let requests = counts.requests as f64;
         let per_second = |n: f64| if seconds > 0.0 { n / seconds } else { 0.0 };
@@ -98,8 +114,8 @@ impl Figures {
             requests: counts.requests,
             rate: per_second(requests),
             bandwidth: per_second(counts.bytes as f64),
-            latency: Latency::of(latencies),
-            driver_cpu: each(counts.driver.as_secs_f64() * 1e6),
+            latency: None,
+            driver_cpu: Some(each(counts.driver.as_secs_f64() * 1e6)),
             backend_cpu: counts.backend.map(|time| each(time.as_secs_f64() * 1e6)),
             kicks: each(counts.kicks as f64),
             calls: each(counts.calls as f64),
@@ -130,7 +146,7 @@ mod tests {
         let near = |value: f64, wanted: f64| (value / wanted - 1.0).abs() < 0.002;
         assert!(near(figures.rate, 500.0) && near(figures.bandwidth, 2_048_000.0));
         assert!(near(figures.kicks, 0.5) && near(figures.calls, 0.01));
-        assert!(near(figures.driver_cpu, 1.0) && figures.backend_cpu.is_none());
+        assert!(near(figures.driver_cpu.unwrap(), 1.0) && figures.backend_cpu.is_none());
         let latency = figures.latency.unwrap();
         assert!(near(latency.p50, 500.0) && near(latency.p99, 990.0) && near(latency.p999, 999.0));
         assert!(near(latency.mean, 500.5) && near(latency.max, 1000.0));

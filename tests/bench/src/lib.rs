@@ -1,5 +1,5 @@
 //! Measures a virtio path end to end: a vhost-user backend, ours or anyone's, driven as a guest's
-//! driver would, without a VM.
+//! driver would, without a VM; and by a guest, where the VMM is part of what is measured.
 //!
 //! A [`case::Case`] is one point of a sweep. [`backend::Backend`] starts or finds the process to be
 //! measured, [`drive`] keeps a number of requests outstanding in its rings for a given time, and a
@@ -21,10 +21,10 @@ pub mod faulty;
 pub mod figures;
 pub mod floor;
 pub mod guest;
+pub mod hosts;
 pub mod image;
 pub mod load;
 pub mod machine;
-pub mod null;
 pub mod record;
 pub mod report;
 pub mod run;

@@ -40,6 +40,18 @@ impl Table {
         }
     }
 
+    /// The same without the columns in which nothing is known of anybody.
+    #[must_use]
+    pub fn known(&self) -> Self {
+        let heading = self.rows.first().map(Vec::as_slice).unwrap_or_default();
+        let unknown = heading.iter().enumerate().filter(|(n, _)| {
+            let mut cells = self.rows.iter().skip(1).filter_map(|row| row.get(*n));
+            cells.all(|cell| cell == "-")
+        });
+        let unknown: Vec<&str> = unknown.map(|(_, name)| name.as_str()).collect();
+        self.without(&unknown)
+    }
+
     /// All rows, the heading first.
     pub fn rows(&self) -> &[Vec<String>] {
         &self.rows
@@ -158,6 +170,10 @@ mod tests {
             ["case           rate", "null, depth 1  2.1M"]
         );
         assert_eq!(table.without(&["rate"]).lines(), ["case", "null, depth 1"]);
+        assert_eq!(table.known().lines(), table.lines());
+        let mut none = Table::new(1, ["case", "rate", "cost"]);
+        none.row(["null, depth 1", "2.1M", "-"]);
+        assert_eq!(none.known().lines(), table.lines());
         let text = "| case          | rate |\n| ------------- | ---: |\n| null, depth 1 | 2.1M |\n";
         assert_eq!(table.markdown(), text);
     }

@@ -2,6 +2,7 @@
 
 mod compare;
 mod engine;
+mod hosts;
 mod measure;
 mod primitives;
 mod report;
@@ -56,6 +57,8 @@ enum Verb {
     ServeFaulty(serve::Faulty),
     /// Measures what everything is made of: a wake-up, a copy, an exit, a kick and an interrupt.
     Primitives(primitives::Args),
+    /// Measures one device in each host, by turns: in the VMM, in a process of its own, as a daemon.
+    Hosts(hosts::Args),
     /// Runs the ring engine alone, in one thread: for counters of instructions, and a profiler.
     Engine(engine::Args),
     /// Measures several backends by turns, with what the machine itself can do.
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Verb::Console(args) => measure::run(Path::Console, &args),
         Verb::Rng(args) => measure::run(Path::Rng, &args),
         Verb::Primitives(args) => primitives::run(&args),
+        Verb::Hosts(args) => hosts::run(&args),
         Verb::Engine(args) => engine::run(&args),
         Verb::Compare(args) => compare::run(&args),
         Verb::Table(args) => report::table(&args),

@@ -1,7 +1,5 @@
 //! `primitives`.
 
-use std::fs::File;
-
 use super::measure::{TimeArgs, stop_flag};
 use super::show::{conditions, say};
 use crate::affinity::Cpus;
@@ -9,6 +7,7 @@ use crate::bytes::Bytes;
 use crate::error::Result;
 use crate::floor::{copy, eventfd};
 use crate::guest;
+use crate::hosts;
 use crate::table::{Table, short};
 
 /// What to measure.
@@ -60,18 +59,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     // Where it may run, the guest's threads are the kernel's to place.
     Cpus::default().hold_this_thread()?;
-    let missing = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .err();
-    let mut why = None;
-    if args.no_guest {
-        why = Some("--no-guest".to_owned());
-    } else if let Some(error) = missing {
-        why = Some(format!("/dev/kvm: {error}"));
+    let why = if args.no_guest {
+        Some("--no-guest".to_owned())
     } else {
-        for cost in guest::run(args.requests)? {
+        hosts::missing()
+    };
+    if why.is_none() {
+        for cost in guest::costs(args.requests, &stop)? {
             let name = NAMES.iter().find(|(name, _)| *name == cost.name);
             let name = name.map_or(cost.name.as_str(), |(_, meaning)| meaning);
             table.row([

@@ -4,7 +4,6 @@ use outboard_device::daemon::{self, Endpoint, LogArgs, ServeError};
 
 use crate::bytes::Bytes;
 use crate::faulty::{self, Wrong};
-use crate::null;
 
 /// `serve-null`.
 #[derive(Debug, clap::Args)]
@@ -20,7 +19,7 @@ pub(super) struct Null {
 
 pub(super) fn null(args: &Null) -> Result<(), ServeError> {
     daemon::init_logging(&args.log);
-    daemon::serve(&args.endpoint, null::Null::new(args.queues))
+    daemon::serve(&args.endpoint, outboard_bench_null::Null::new(args.queues))
 }
 
 /// `serve-faulty`.

@@ -27,14 +27,20 @@ pub(super) fn bar(runs: u64) -> ProgressBar {
     bar
 }
 
-/// What the machine is and where both sides run, in a line.
-pub(super) fn conditions(conditions: &Conditions) -> String {
+/// What the machine is, in a few words.
+pub(super) fn machine() -> String {
     let machine = Machine::here();
     format!(
-        "{} CPUs, {}, Linux {}; affinity {}; {} s after {} s of warm-up",
-        machine.cpus,
-        machine.cpu,
-        machine.kernel,
+        "{} CPUs, {}, Linux {}",
+        machine.cpus, machine.cpu, machine.kernel
+    )
+}
+
+/// What the machine is and where both sides run, in a line.
+pub(super) fn conditions(conditions: &Conditions) -> String {
+    format!(
+        "{}; affinity {}; {} s after {} s of warm-up",
+        machine(),
         conditions.affinity,
         conditions.time.as_secs_f64(),
         conditions.warmup.as_secs_f64(),
@@ -84,7 +90,7 @@ impl Shown {
             latency(|l| l.p99),
             latency(|l| l.p999),
             latency(|l| l.max),
-            short(figures.driver_cpu),
+            figures.driver_cpu.map_or("-".into(), short),
             figures.backend_cpu.map_or("-".into(), short),
             short(figures.kicks),
             short(figures.calls),

@@ -149,7 +149,7 @@ fn figures(said: &Value, case: &Case) -> Option<Figures> {
         rate,
         bandwidth,
         latency: Some(latency),
-        driver_cpu: if rate > 0.0 { cpu * 1e6 / rate } else { 0.0 },
+        driver_cpu: Some(if rate > 0.0 { cpu * 1e6 / rate } else { 0.0 }),
         backend_cpu: None,
         kicks: 0.0,
         calls: 0.0,
@@ -174,7 +174,10 @@ mod tests {
             {"read": side(1000.0), "write": side(0.0), "usr_cpu": 20.0, "sys_cpu": 30.0}]});
         let case = Sweep::default().cases(Path::Block).swap_remove(0);
         let figures = figures(&said, &case).unwrap();
-        assert!((figures.rate - 1000.0).abs() < 1e-9 && (figures.driver_cpu - 500.0).abs() < 1e-9);
+        assert!(
+            (figures.rate - 1000.0).abs() < 1e-9
+                && (figures.driver_cpu.unwrap() - 500.0).abs() < 1e-9
+        );
         assert_eq!((figures.requests, figures.seconds), (2000, 2.0));
         assert!((figures.latency.unwrap().p999 - 8.0).abs() < 1e-9);
         assert!(super::figures(&serde_json::json!({"jobs": []}), &case).is_none());

@@ -78,7 +78,7 @@ impl Floor {
             Self::Tap(name) => ("bare tap".into(), tap::run(name, case, how, stop)?),
             Self::Dpdk => dpdk::run(case, how, stop)?,
         };
-        let each = figures.driver_cpu + figures.backend_cpu.unwrap_or(0.0);
+        let each = figures.driver_cpu.unwrap_or(0.0) + figures.backend_cpu.unwrap_or(0.0);
         let share = (how.warmup + how.time).as_secs_f64() / how.time.as_secs_f64().max(1e-9);
         let ours = Duration::from_secs_f64((each * figures.requests as f64 / 1e6 * share).max(0.0));
         let noise = Noise::of(MachineTime::now().since(before), ours);

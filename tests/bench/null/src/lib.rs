@@ -1,9 +1,13 @@
 //! The device that does nothing: of a block request it reads the header and writes the status.
 //!
-//! What is left is the ring: what any device on the same engine pays at least.
+//! What is left is the ring, and its host: what any device on the same engine pays at least.
+#![allow(unsafe_code)] // The plugin's entry is a symbol that C finds.
 
 use outboard_device::device::{Progress, QueueWorker, Ready};
+use outboard_device::plugin::{FromOptions, OptionSpec, Options};
 use outboard_device::{Device, DeviceError, Queue, Request, Worker};
+
+outboard_device::export_plugin! { virtio 2: Null }
 
 /// Sectors it pretends to have: 1 GiB.
 const SECTORS: u64 = 2 << 20;
@@ -30,6 +34,16 @@ impl Null {
     /// With so many queues.
     pub fn new(queues: u16) -> Self {
         Self { queues }
+    }
+}
+
+impl FromOptions for Null {
+    const NAME: &'static str = "null";
+    const SUMMARY: &'static str = "A disk that answers and does nothing";
+    const OPTIONS: &'static [OptionSpec] = &[];
+
+    fn from_options(_: &Options<'_>) -> Result<Self, DeviceError> {
+        Ok(Self::new(1))
     }
 }
 
