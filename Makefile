@@ -28,7 +28,8 @@ lint: ## Formatting, clippy, documentation, dependencies
 	tests/lint
 
 bench: ## What docs/bench.md shows, measured on this machine; a page with plots
-	$(CARGO) build --release --locked -p outboard -p outboard-bench -p outboard-block
+	$(CARGO) build --release --locked -p outboard -p outboard-console -p outboard-plugin-host \
+		-p outboard-bench -p outboard-bench-null -p outboard-block
 	tests/bench/bench.sh
 
 docs: build ## docs/cli.md, from what the programs say of themselves

@@ -36,6 +36,12 @@ if [ "$(id -u)" = 0 ]; then
 else
     say "Not root: no tap, and no figures of a card on one."
 fi
+if [ -w /dev/kvm ]; then
+    say "== hosts"
+    "$BENCH" hosts --rounds "${ROUNDS:-7}" --json "$OUT/hosts.jsonl"
+else
+    say "No KVM: no figures of a device in each host."
+fi
 "$BENCH" report -o "$OUT/report.html" "$OUT"/*.jsonl
 "$BENCH" primitives
 say "A page with plots: $OUT/report.html"
