@@ -21,6 +21,10 @@ pub use host::init;
 pub use options::{FromOptions, OptionSpec, Options};
 pub use registers::{Board, BoardDevice};
 
+use std::path::Path;
+
+use super::error::PluginError;
+use super::host::Plugin;
 use super::raw::*;
 
 /// The entry of a virtio device in a plugin's table.
@@ -86,6 +90,19 @@ pub const fn plugin(
         init: Some(host::init),
         extension: None,
     }
+}
+
+/// The plugin that offers this device alone, in this program: loaded as a shared library's table is, and never
+/// unloaded.
+///
+/// # Errors
+/// What the device says of itself is no valid table.
+pub fn built_in(name: &'static str, device: OutboardDevice) -> Result<Plugin, PluginError> {
+    let devices: &'static [OutboardDevice] = Box::leak(Box::new([device]));
+    let table = plugin(name, env!("CARGO_PKG_VERSION"), 0, devices);
+    let table: &'static OutboardPlugin = Box::leak(Box::new(table));
+    // SAFETY: a table that is valid for ever, as `plugin` makes it of entries of this program.
+    unsafe { Plugin::adopt(table, Path::new(name)) }
 }
 
 /// Makes the crate a plugin that offers these devices; for a crate of type `cdylib`, once.

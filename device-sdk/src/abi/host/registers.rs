@@ -139,8 +139,9 @@ impl PluginRegisters {
         self.place
     }
 
-    fn works(&self) -> bool {
-        !self.services.failed.load(Ordering::Relaxed)
+    /// Whether it has failed since it was made, or reset: its registers read as ones.
+    pub fn has_failed(&self) -> bool {
+        self.services.failed.load(Ordering::Relaxed)
     }
 }
 
@@ -185,7 +186,7 @@ fn place(info: &OutboardRegistersInfo) -> Result<Place, String> {
 /// After a failure the registers read as ones, and writes are dropped, until the machine resets.
 impl RegisterDevice for PluginRegisters {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        if let Some(read) = self.operations.read.filter(|_| self.works()) {
+        if let Some(read) = self.operations.read.filter(|_| !self.has_failed()) {
             self.device.call(|device| {
                 // SAFETY: a device of this table, and its length of bytes.
                 unsafe { read(device, offset, data.as_mut_ptr(), data.len()) }
@@ -194,7 +195,7 @@ impl RegisterDevice for PluginRegisters {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if let Some(write) = self.operations.write.filter(|_| self.works()) {
+        if let Some(write) = self.operations.write.filter(|_| !self.has_failed()) {
             self.device.call(|device| {
                 // SAFETY: as above.
                 unsafe { write(device, offset, data.as_ptr(), data.len()) }
