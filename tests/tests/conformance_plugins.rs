@@ -4,17 +4,17 @@
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use outboard::plugin::serve::{Spec, serve};
-use outboard_device::abi::host::{Plugin, PluginDevice};
+use outboard_device::Device;
+use outboard_device::abi::host::Plugin;
 use outboard_device::driver::connection::DEFAULT_LIMIT;
 use outboard_device::driver::connection::F_RING_PACKED;
 use outboard_device::driver::console::{Port, RX, TX};
-use outboard_device::driver::{Driver, Options, QueueOptions, Segment};
+use outboard_device::driver::{Driver, DriverError, Options, QueueOptions, Segment};
 use outboard_device::testing::{Endpoint, Expected, Outcome, Probe};
-use outboard_device::{Device, DeviceError, Worker, session};
 use outboard_tests::listening::Listening;
 use outboard_tests::plugins;
 
@@ -184,84 +184,60 @@ fn the_echo_is_what_was_said() {
     converse(&mut echo_in_process(&ECHO.1)).unwrap();
 }
 
-/// A plugin's device that is saved when its driver leaves, and begins with what another has saved.
-struct Successor {
-    device: PluginDevice,
-    state: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Device for Successor {
-    fn device_id(&self) -> u32 {
-        self.device.device_id()
-    }
-
-    fn queue_groups(&self) -> Vec<u16> {
-        self.device.queue_groups()
-    }
-
-    fn start(&mut self, group: usize) -> Result<Worker, DeviceError> {
-        let state = std::mem::take(&mut *self.state.lock().unwrap());
-        self.device.restore(&state)?;
-        self.device.start(group)
-    }
-
-    fn stop(&mut self, group: usize, worker: Worker) {
-        self.device.stop(group, worker);
-        *self.state.lock().unwrap() = self.device.save().unwrap();
-    }
-
-    fn reset(&mut self) {
-        self.device.reset();
-    }
-}
-
-/// One instance hears something, and another, which has its state, says it.
-fn carry_over(library: &Path) -> Result<(), String> {
-    let plugin = Plugin::load(library).unwrap();
-    let state = Arc::new(Mutex::new(Vec::new()));
-    let instance = |work: &dyn Fn(&mut Driver) -> Result<(), String>| {
-        let device = plugin.device(None).unwrap();
-        let mut device = Successor {
-            device: plugin.create(device, &BTreeMap::new()).unwrap(),
-            state: state.clone(),
-        };
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let session = std::thread::spawn(move || session::serve(&mut device, &theirs));
-        let mut driver = Driver::new(ours, &Options::default()).unwrap();
+/// One instance hears something, and another, which has its state, says it. The state.
+fn carry_over(from: &mut dyn Endpoint, to: &mut dyn Endpoint) -> Result<Vec<u8>, String> {
+    let words = b"what was said before";
+    let drive = |endpoint: &mut dyn Endpoint| {
+        Driver::new(endpoint.connect().unwrap(), &Options::default()).unwrap()
+    };
+    let start = |driver: &mut Driver| {
         for queue in [RX, TX] {
             driver.start_queue(queue, &QueueOptions::default()).unwrap();
         }
-        let done = work(&mut driver);
-        drop(driver);
-        let _ = session.join().unwrap();
-        done
     };
-    let words = b"what was said before";
-    instance(&|driver| {
-        let window = driver.allocate(64, 64).unwrap();
-        window.write(0, words);
-        let queue = driver.queue(TX).unwrap();
-        let segment = Segment::readable(window.addr(), words.len() as u32);
-        queue.submit(&[segment], 0).unwrap();
-        queue.wait(DEFAULT_LIMIT).unwrap();
-        Ok(())
-    })?;
-    instance(&|driver| {
-        let mut port = Port::new(driver).unwrap();
-        listen(driver, &mut port, words)
-    })
+    let mut driver = drive(from);
+    start(&mut driver);
+    let window = driver.allocate(64, 64).unwrap();
+    window.write(0, words);
+    let queue = driver.queue(TX).unwrap();
+    let segment = Segment::readable(window.addr(), words.len() as u32);
+    queue.submit(&[segment], 0).unwrap();
+    queue.wait(DEFAULT_LIMIT).unwrap();
+    for queue in [RX, TX] {
+        driver.stop_queue(queue).unwrap();
+    }
+    let state = driver.connection().save().unwrap();
+    let mut driver = drive(to);
+    let restored = driver.connection().restore(&state);
+    restored.map_err(|error| error.to_string())?;
+    start(&mut driver);
+    let mut port = Port::new(&mut driver).unwrap();
+    listen(&mut driver, &mut port, words).map(|()| state)
 }
 
+/// From one process to another, into the VMM, and back.
 #[test]
 fn what_one_echo_has_heard_another_says() {
-    carry_over(&ECHO.1).unwrap();
+    let mut process = || hosted(&ECHO.1, "", echo_expected());
+    let state = carry_over(&mut process(), &mut process()).unwrap();
+    carry_over(&mut process(), &mut echo_in_process(&ECHO.1)).unwrap();
+    carry_over(&mut echo_in_process(&ECHO.1), &mut process()).unwrap();
+
     let dir = tempfile::tempdir().unwrap();
     let twin = echo_twin("memcpy(echo->bytes, data, len)", "(void)data", dir.path());
-    let why = carry_over(&twin).unwrap_err();
+    let why = carry_over(&mut process(), &mut echo_in_process(&twin)).unwrap_err();
     assert!(why.contains("something else comes back"), "{why}");
+
+    // No echo keeps so much.
+    let mut process = process();
+    let mut driver = Driver::new(process.connect().unwrap(), &Options::default()).unwrap();
+    let longer = [state, vec![0; 1 << 17]].concat();
+    let why = driver.connection().restore(&longer).unwrap_err();
+    assert!(matches!(why, DriverError::Refused { .. }), "{why:?}");
     let plugin = Plugin::load(&ECHO.1).unwrap();
-    let device = plugin.device(None).unwrap();
-    let mut device = plugin.create(device, &BTreeMap::new()).unwrap();
+    let mut device = plugin
+        .create(plugin.device(None).unwrap(), &BTreeMap::new())
+        .unwrap();
     let why = device.restore(&vec![0; 1 << 17]).unwrap_err().to_string();
     assert!(why.contains("longer than any of this device's"), "{why}");
 }

@@ -1,11 +1,19 @@
 //! The vhost-user frontend of the driver: requests on one connected stream, each with a deadline.
 
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use vhost::vhost_user::message::VhostUserConfigFlags;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection as Direction, VhostTransferStatePhase as Phase,
+    VhostUserConfigFlags,
+};
 use vhost::vhost_user::{Error as ProtocolError, Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
@@ -232,6 +240,59 @@ impl Connection {
         self.call("SET_CONFIG", |f| f.set_config(offset, flags, data))
     }
 
+    /// The device's state beside its features, configuration and rings, for another instance of it
+    /// (`SET_DEVICE_STATE_FD`, `CHECK_DEVICE_STATE`). No queue runs.
+    pub fn save(&mut self) -> Result<Vec<u8>> {
+        let (ours, theirs) = pipe()?;
+        self.transfer(Direction::SAVE, theirs)?;
+        let mut state = Vec::new();
+        // As long as the device sends; its end is closed when it has, or when it is gone.
+        let read = self
+            .deadline
+            .bound(self.limit, || File::from(ours).read_to_end(&mut state));
+        self.carried(read)?;
+        self.check_state()?;
+        Ok(state)
+    }
+
+    /// Has the device go on from another's state. No queue has run.
+    pub fn restore(&mut self, state: &[u8]) -> Result<()> {
+        let (theirs, ours) = pipe()?;
+        self.transfer(Direction::LOAD, theirs)?;
+        let mut ours = File::from(ours);
+        let written = self
+            .deadline
+            .bound(self.limit, || ours.write_all(state).map(|()| state.len()));
+        drop(ours);
+        self.carried(written)?;
+        self.check_state()
+    }
+
+    fn transfer(&mut self, direction: Direction, fd: OwnedFd) -> Result<()> {
+        self.call("SET_DEVICE_STATE_FD", |f| {
+            f.set_device_state_fd(direction, Phase::STOPPED, fd)
+                .map(drop)
+        })
+    }
+
+    fn check_state(&mut self) -> Result<()> {
+        self.call("CHECK_DEVICE_STATE", |f| f.check_device_state())
+    }
+
+    fn carried<E>(&self, done: std::result::Result<io::Result<usize>, E>) -> Result<()> {
+        match done {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(source)) => Err(DriverError::Socket {
+                doing: "carrying the device's state",
+                source,
+            }),
+            Err(_) => Err(DriverError::Deadline {
+                request: "SET_DEVICE_STATE_FD",
+                limit: self.limit,
+            }),
+        }
+    }
+
     /// `GET_STATUS`: the virtio device status (virtio 1.2, section 2.1).
     pub fn status(&mut self) -> Result<u8> {
         let header = raw::Header {
@@ -306,4 +367,12 @@ impl Connection {
             Ok(Err(source)) => Err(DriverError::Request { request, source }),
         }
     }
+}
+
+/// A pipe: its end to read from, and that to write to.
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe2(OFlag::O_CLOEXEC).map_err(|errno| DriverError::Socket {
+        doing: "making a pipe",
+        source: errno.into(),
+    })
 }

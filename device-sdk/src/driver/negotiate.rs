@@ -51,7 +51,8 @@ impl Connection {
             | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
-            | VhostUserProtocolFeatures::STATUS;
+            | VhostUserProtocolFeatures::STATUS
+            | VhostUserProtocolFeatures::DEVICE_STATE;
         let offered = self.features()?;
         for (bit, name) in [
             (F_PROTOCOL_FEATURES, "PROTOCOL_FEATURES"),

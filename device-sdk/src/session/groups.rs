@@ -42,6 +42,7 @@ impl<D: Device> State<'_, D> {
             // All rings were stopped: as good as a reset, and all that some frontends do.
             self.breakage.clear();
         }
+        self.started = true;
         let worker = self.device.start(group)?;
         let running = Running::spawn(
             format!("group-{group}"),
@@ -162,6 +163,7 @@ impl<D: Device> State<'_, D> {
         self.acked = 0;
         self.refused = false;
         self.status = 0;
+        self.started = false;
         debug!("device reset");
     }
 }

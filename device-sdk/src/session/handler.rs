@@ -16,8 +16,8 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 use vhost::{VhostUserMemoryRegionBase, vhost_user};
 
-use super::Refused;
 use super::state::State;
+use super::{Refused, warn_of};
 use crate::device::Device;
 use crate::memory::{Memory, Region, RegionLayout};
 use crate::queue::RingAddresses;
@@ -32,7 +32,8 @@ const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::CONFIG)
     .union(VhostUserProtocolFeatures::RESET_DEVICE)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
-    .union(VhostUserProtocolFeatures::STATUS);
+    .union(VhostUserProtocolFeatures::STATUS)
+    .union(VhostUserProtocolFeatures::DEVICE_STATE);
 
 fn layout(region: &VhostUserMemoryRegion) -> RegionLayout {
     RegionLayout {
@@ -225,15 +226,21 @@ impl<D: Device> VhostUserBackendReqHandlerMut for State<'_, D> {
 
     fn set_device_state_fd(
         &mut self,
-        _direction: VhostTransferStateDirection,
+        direction: VhostTransferStateDirection,
+        // There is one: stopped.
         _phase: VhostTransferStatePhase,
-        _fd: File,
+        fd: File,
     ) -> Result<Option<File>> {
-        not_offered("SET_DEVICE_STATE_FD")
+        let begun = self.begin_transfer(direction, fd);
+        // The crate answers, and does not say why.
+        begun.inspect_err(|refused| warn_of(None, refused))?;
+        Ok(None)
     }
 
     fn check_device_state(&mut self) -> Result<()> {
-        not_offered("CHECK_DEVICE_STATE")
+        let ended = self.end_transfer();
+        ended.inspect_err(|refused| warn_of(None, refused))?;
+        Ok(())
     }
 
     fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {

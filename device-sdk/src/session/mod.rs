@@ -12,6 +12,7 @@ mod raw;
 mod state;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -75,6 +76,12 @@ enum Refused {
     Base(u32),
     #[error("rings without kick descriptor are not served")]
     NoKick,
+    #[error("a device takes state before its first ring starts, or after a reset")]
+    Started,
+    #[error("no transfer of the device's state was begun")]
+    NoTransfer,
+    #[error("the device's state is not through: its pipe is still open")]
+    Unfinished,
     #[error("no more than {0} memory regions")]
     TooManyRegions(usize),
     #[error(transparent)]

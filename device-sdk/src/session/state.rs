@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent};
 
 use super::channel::Channel;
+use super::transfer::Transfer;
 use super::{Refused, STATUS_FEATURES_OK, STATUS_NEEDS_RESET};
 use crate::device::Device;
 use crate::memory::Memory;
@@ -62,6 +63,10 @@ pub(super) struct State<'d, D: Device> {
     pub(super) status: u8,
     pub(super) vrings: Vec<Vring>,
     pub(super) groups: Vec<Group>,
+    /// A worker was started since the device was made, or reset.
+    pub(super) started: bool,
+    /// The device's state, on its way.
+    pub(super) transfer: Option<Transfer>,
 }
 
 impl<'d, D: Device> State<'d, D> {
@@ -90,6 +95,8 @@ impl<'d, D: Device> State<'d, D> {
             status: 0,
             vrings: (0..first).map(|_| Vring::default()).collect(),
             groups,
+            started: false,
+            transfer: None,
         }
     }
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The checks drive the device by one [`Probe`], a request with a known answer; what a device class
-//! does beyond that is for its own tests. Nothing here asserts a time: [`Endpoint::limit`] only
+//! does beyond that is for its own tests. Devices of registers have a kit of their own, [`registers`]. Nothing here asserts a time: [`Endpoint::limit`] only
 //! bounds how long a device that never answers is waited for.
 
 mod bench;
@@ -20,8 +20,10 @@ pub mod negotiation;
 pub mod notification;
 pub mod packed;
 pub mod protocol;
+pub mod registers;
 pub mod resets;
 pub mod rings;
+pub mod state;
 
 #[cfg(test)]
 mod mutants;
@@ -188,6 +190,8 @@ macro_rules! for_each_conformance_check {
             lifecycle::leaves_queues_alone_that_were_not_started,
             resets::resets_at_any_moment,
             resets::survives_disconnects_at_any_moment,
+            state::goes_on_from_what_was_saved,
+            state::survives_damaged_state,
             memory::follows_memory_that_changes,
             memory::forgets_memory_that_is_taken_away,
             rings::answers_many_requests,

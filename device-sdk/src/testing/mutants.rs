@@ -3,7 +3,7 @@
 use super::reference::{Fault, Reference};
 use super::{
     Check, config, hostile, lifecycle, memory, negotiation, notification, packed, protocol, resets,
-    rings,
+    rings, state,
 };
 
 macro_rules! caught {
@@ -48,6 +48,9 @@ caught! {
     ignores_disable: IgnoresDisable by lifecycle::pauses_while_disabled,
     ignores_start: IgnoresStart by lifecycle::leaves_queues_alone_that_were_not_started,
     ignores_reset: IgnoresReset by resets::resets_at_any_moment,
+    refuses_own_state: RefusesOwnState by state::goes_on_from_what_was_saved,
+    tells_too_early: TellsTooEarly by state::goes_on_from_what_was_saved,
+    panics_on_state: PanicsOnState by state::survives_damaged_state,
     keeps_first_memory: KeepsFirstMemory by memory::follows_memory_that_changes,
     tires: Tires by rings::answers_many_requests,
     one_each_kick: OneEachKick by rings::completes_batches,

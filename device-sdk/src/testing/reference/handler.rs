@@ -1,6 +1,7 @@
 //! What the reference device does at each vhost-user message.
 
 use std::fs::File;
+use std::io::{Read, Write};
 
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
@@ -16,6 +17,9 @@ use super::{CONFIG, Fault, QUEUES, SIZE};
 use crate::driver::connection::{
     F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_RING_PACKED, F_VERSION_1,
 };
+
+/// What it saves.
+const STATE: &[u8] = b"as it was";
 
 impl VhostUserBackendReqHandlerMut for Device {
     fn set_owner(&mut self) -> Result<()> {
@@ -169,7 +173,11 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn get_protocol_features(&mut self) -> Result<Protocol> {
-        Ok(Protocol::MQ | Protocol::CONFIG | Protocol::REPLY_ACK | Protocol::RESET_DEVICE)
+        Ok(Protocol::MQ
+            | Protocol::CONFIG
+            | Protocol::REPLY_ACK
+            | Protocol::RESET_DEVICE
+            | Protocol::DEVICE_STATE)
     }
 
     fn set_protocol_features(&mut self, _features: u64) -> Result<()> {
@@ -246,15 +254,34 @@ impl VhostUserBackendReqHandlerMut for Device {
 
     fn set_device_state_fd(
         &mut self,
-        _: VhostTransferStateDirection,
+        direction: VhostTransferStateDirection,
         _: VhostTransferStatePhase,
-        _: File,
+        mut file: File,
     ) -> Result<Option<File>> {
-        Err(Error::InvalidParam)
+        let runs = self.vrings.iter().any(|vring| vring.kick.is_some());
+        if runs && self.fault != Fault::TellsTooEarly {
+            return Err(Error::InvalidParam);
+        }
+        match direction {
+            // So few bytes always have room.
+            VhostTransferStateDirection::SAVE => file.write_all(STATE).unwrap(),
+            VhostTransferStateDirection::LOAD => self.state = Some(file),
+        }
+        Ok(None)
     }
 
     fn check_device_state(&mut self) -> Result<()> {
-        Err(Error::InvalidParam)
+        let Some(mut file) = self.state.take() else {
+            return Ok(());
+        };
+        let mut state = Vec::new();
+        file.read_to_end(&mut state).unwrap();
+        let own = state == STATE && self.fault != Fault::RefusesOwnState;
+        assert!(
+            own || self.fault != Fault::PanicsOnState,
+            "no state of its own"
+        );
+        own.then_some(()).ok_or(Error::InvalidParam)
     }
 
     fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {

@@ -103,6 +103,12 @@ pub(super) enum Fault {
     SaysTooMuch,
     /// At the end of a packed ring it keeps its wrap counter.
     KeepsWrap,
+    /// It does not take the state that it has saved.
+    RefusesOwnState,
+    /// It tells its state while rings run.
+    TellsTooEarly,
+    /// It panics at state that is not its own.
+    PanicsOnState,
 }
 
 /// The largest ring it takes.

@@ -60,6 +60,8 @@ pub(super) struct Device {
     /// User address, size and guest address of each region.
     pub(super) regions: Vec<(u64, u64, u64)>,
     pub(super) vrings: Vec<Vring>,
+    /// Where the state of another comes from.
+    pub(super) state: Option<File>,
 }
 
 /// Serves one connection until it ends.
@@ -71,6 +73,7 @@ pub(super) fn serve(stream: &UnixStream, fault: Fault) {
         memory: None,
         regions: Vec::new(),
         vrings,
+        state: None,
     };
     let device = Arc::new(Mutex::new(device));
     let clone = stream.try_clone().unwrap();
