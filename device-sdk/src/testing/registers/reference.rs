@@ -207,7 +207,9 @@ impl RegisterDevice for Reference {
             }
             ADDRESS => {
                 self.address = value;
-                SHARED.store(value, Ordering::Relaxed);
+                if self.fault == Fault::Shares {
+                    SHARED.store(value, Ordering::Relaxed);
+                }
             }
             BELL => self.ring(),
             _ => {}
