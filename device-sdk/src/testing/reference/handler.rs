@@ -265,17 +265,22 @@ impl VhostUserBackendReqHandlerMut for Device {
         match direction {
             // So few bytes always have room.
             VhostTransferStateDirection::SAVE => file.write_all(STATE).unwrap(),
-            VhostTransferStateDirection::LOAD => self.state = Some(file),
+            VhostTransferStateDirection::LOAD => {
+                self.state = Some(std::thread::spawn(move || {
+                    let mut state = Vec::new();
+                    file.read_to_end(&mut state).unwrap();
+                    state
+                }));
+            }
         }
         Ok(None)
     }
 
     fn check_device_state(&mut self) -> Result<()> {
-        let Some(mut file) = self.state.take() else {
+        let Some(reading) = self.state.take() else {
             return Ok(());
         };
-        let mut state = Vec::new();
-        file.read_to_end(&mut state).unwrap();
+        let state = reading.join().unwrap();
         let own = state == STATE && self.fault != Fault::RefusesOwnState;
         assert!(
             own || self.fault != Fault::PanicsOnState,

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
@@ -60,8 +61,8 @@ pub(super) struct Device {
     /// User address, size and guest address of each region.
     pub(super) regions: Vec<(u64, u64, u64)>,
     pub(super) vrings: Vec<Vring>,
-    /// Where the state of another comes from.
-    pub(super) state: Option<File>,
+    /// Reads the state of another.
+    pub(super) state: Option<JoinHandle<Vec<u8>>>,
 }
 
 /// Serves one connection until it ends.
