@@ -218,7 +218,7 @@ fn carry_over(from: &mut dyn Endpoint, to: &mut dyn Endpoint) -> Result<Vec<u8>,
 /// From one process to another, into the VMM, and back.
 #[test]
 fn what_one_echo_has_heard_another_says() {
-    let mut process = || hosted(&ECHO.1, "", echo_expected());
+    let process = || hosted(&ECHO.1, "", echo_expected());
     let state = carry_over(&mut process(), &mut process()).unwrap();
     carry_over(&mut process(), &mut echo_in_process(&ECHO.1)).unwrap();
     carry_over(&mut echo_in_process(&ECHO.1), &mut process()).unwrap();
