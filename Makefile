@@ -29,7 +29,7 @@ lint: ## Formatting, clippy, documentation, dependencies
 
 bench: ## What docs/bench.md shows, measured on this machine; a page with plots
 	$(CARGO) build --release --locked -p outboard -p outboard-console -p outboard-plugin-host \
-		-p outboard-bench -p outboard-bench-null -p outboard-block
+		-p outboard-bench -p outboard-bench-null -p outboard-block -p outboard-net
 	tests/bench/bench.sh
 
 docs: build ## docs/cli.md, from what the programs say of themselves
