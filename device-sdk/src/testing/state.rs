@@ -51,7 +51,7 @@ pub fn survives_damaged_state(endpoint: &mut dyn Endpoint) -> Outcome {
         return Ok(());
     };
     let cut = state.get(..state.len() / 2).unwrap_or_default().to_vec();
-    let longer = [state.as_slice(), &[0xff; 100_000]].concat();
+    let longer = [state.as_slice(), &vec![0xff; 100_000]].concat();
     let other: Vec<u8> = state.iter().map(|byte| !byte).collect();
     for damaged in [cut, longer, other, vec![0; 9], vec![0xff; 9], Vec::new()] {
         let mut bench = Bench::negotiate(endpoint, Setup::default())?;

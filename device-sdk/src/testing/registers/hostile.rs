@@ -27,7 +27,7 @@ fn torment(bench: &Bench, registers: &Registers) -> Outcome {
             let Some(&(offset, width)) = random.of(&accesses) else {
                 break;
             };
-            if random.next() % 4 == 0 {
+            if random.next().is_multiple_of(4) {
                 bench.read(offset, width)?;
                 continue;
             }
