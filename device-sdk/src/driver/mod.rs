@@ -58,6 +58,9 @@ pub struct Options {
     /// The protocol features wanted, of those offered and known to the driver. With none wanted,
     /// this is a frontend that knows no protocol features.
     pub protocol: VhostUserProtocolFeatures,
+    /// The device is told of each region by itself (`ADD_MEM_REG`) where `CONFIGURE_MEM_SLOTS` is agreed, as
+    /// QEMU does; otherwise of all in a table.
+    pub by_region: bool,
     /// How long the device may take to answer a vhost-user request.
     pub limit: Duration,
 }
@@ -70,6 +73,7 @@ impl Default for Options {
             features: u64::MAX,
             packed: false,
             protocol: VhostUserProtocolFeatures::all(),
+            by_region: false,
             limit: connection::DEFAULT_LIMIT,
         }
     }
@@ -119,7 +123,14 @@ impl Driver {
         let features = options.features & !F_RING_PACKED | packed;
         let negotiated = connection.negotiate(features, options.protocol)?;
         let memory = GuestMemory::new(&options.memory)?;
-        connection.set_memory(&memory)?;
+        let slots = VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
+        if options.by_region && negotiated.protocol.contains(slots) {
+            for region in memory.table() {
+                connection.add_region(&region)?;
+            }
+        } else {
+            connection.set_memory(&memory)?;
+        }
         let arena = Arena::new(&memory);
         Ok(Self {
             connection,

@@ -227,6 +227,8 @@ fn negotiate(stream: UnixStream, case: &Case) -> Result<Driver> {
         features: features & !unwanted,
         packed: case.ring == Format::Packed,
         protocol: VhostUserProtocolFeatures::all(),
+        // Some backends know no other way.
+        by_region: true,
         limit: DEFAULT_LIMIT,
     };
     let driver = Driver::new(stream, &options)?;
