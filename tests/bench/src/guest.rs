@@ -79,6 +79,8 @@ fn boot(device: &str, job: &str, count: u64, stop: &AtomicBool) -> Result<Vec<St
     let image = folder.path().join("guest");
     fs::write(&image, IMAGE).map_err(Error::file("write", &image))?;
     let child = Command::new(beside_us("outboard"))
+        // Whatever other VMs are called.
+        .env("XDG_RUNTIME_DIR", folder.path())
         .arg("run")
         .arg("--kernel")
         .arg(&image)
