@@ -11,6 +11,7 @@
 //! Devices that are registers rather than queues implement [`register::RegisterDevice`].
 
 pub mod abi;
+pub mod counters;
 pub mod daemon;
 pub mod device;
 pub mod driver;

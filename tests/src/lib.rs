@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod daemons;
+pub mod grid;
 pub mod guest;
 pub mod kernel;
 pub mod kvm_stats;

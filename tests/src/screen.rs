@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nix::pty::openpty;
+use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{Termios, tcgetattr};
+use nix::unistd::ttyname;
 
 /// Reached only by a failing test.
 const LONG: Duration = Duration::from_mins(1);
@@ -27,9 +28,16 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Begins to run `command` at a terminal: its program, arguments, folder and environment.
+    /// Begins to run `command` at a terminal of 24 rows of 80: its program, arguments, folder and
+    /// environment.
     pub fn run(command: &Command) -> Self {
-        let pty = openpty(None, None).unwrap();
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(&size, None).unwrap();
         let before = tcgetattr(&pty.slave).unwrap();
         let stdio = || Stdio::from(pty.slave.try_clone().unwrap());
         let mut shell = Command::new("setsid");
@@ -89,6 +97,16 @@ impl Screen {
     /// Presses keys.
     pub fn press(&mut self, keys: &[u8]) {
         self.keyboard.write_all(keys).unwrap();
+    }
+
+    /// Makes the terminal another size, which those in front of it are told.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let size = [rows, columns].map(|size| size.to_string());
+        let [rows, columns] = &size;
+        let mut stty = Command::new("stty");
+        stty.arg("-F").arg(ttyname(&self.terminal).unwrap());
+        stty.args(["rows", rows, "cols", columns]);
+        assert!(stty.status().unwrap().success());
     }
 
     /// Whether the terminal's settings are those of before the command.

@@ -34,7 +34,8 @@ impl Endpoint for InProcess {
             device: self.device.into(),
             options: self.options.clone(),
         };
-        serve(spec, Duration::from_secs(20)).map_err(|error| panic!("{error}"))
+        let served = serve(spec, Duration::from_secs(20));
+        Ok(served.unwrap_or_else(|error| panic!("{error}")).0)
     }
 
     fn expected(&self) -> Expected {

@@ -83,7 +83,7 @@ fn every_plugin_ever_built_loads_and_works() {
         let stream = serve(spec, Duration::from_secs(20));
         works(
             &name,
-            stream.unwrap_or_else(|error| panic!("{name}: {error}")),
+            stream.unwrap_or_else(|error| panic!("{name}: {error}")).0,
         );
         let plugin = path.display().to_string();
         let program = daemon("outboard-plugin-host");

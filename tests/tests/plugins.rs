@@ -179,7 +179,8 @@ fn in_process(
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect::<BTreeMap<_, _>>(),
     };
-    serve(spec, LATE).map_err(|error| error.to_string())
+    let served = serve(spec, LATE).map_err(|error| error.to_string());
+    served.map(|(stream, _)| stream)
 }
 
 /// Sends a request with room for 16 bytes; the driver, and what came back if anything did.

@@ -52,8 +52,8 @@ pub use empty::serve;
 pub use end::End;
 pub use error::VmError;
 pub use info::{
-    ConsoleInfo, DaemonInfo, DeviceInfo, Info, KvmInfo, MapInfo, PluginInfo, QueueInfo,
-    RegistersInfo,
+    ConsoleInfo, DaemonInfo, DeviceInfo, Info, KvmInfo, MapInfo, PluginInfo, QueueCounts,
+    QueueInfo, RegistersInfo,
 };
 pub use request::{Control, Plugged, Refusal};
 pub use told::{Counters, Told};
@@ -176,8 +176,8 @@ impl Vm<'_> {
     fn next(&mut self) -> Option<Event> {
         let until = self.give_up();
         let event = self.inbox.next(until)?;
-        // As often as a guest likes; what comes of it is told there.
-        if !matches!(event, Event::Ejected) {
+        // As often as a guest likes, or whoever watches; what comes of it is told there.
+        if !matches!(event, Event::Ejected | Event::Asked(Request::Info(_))) {
             tracing::info!(event = event.word(), state = self.state.word(), "VM event");
         }
         Some(event)

@@ -43,6 +43,7 @@ use nix::sys::socket::{SockaddrLike, UnixAddr};
 use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
+use crate::counters::Counters;
 use crate::device::{Device, Refresher, chain};
 use crate::ratelimit::RateLimit;
 use crate::session::{self, SessionError};
@@ -112,6 +113,10 @@ pub enum ServeError {
 /// In the environment of a daemon whose lines somebody else stamps with the time: a VMM that relays
 /// them, say.
 pub const UNTIMED_LOG: &str = "OUTBOARD_UNTIMED_LOG";
+
+/// In the environment of a daemon that is to count what its queues do: the number of an inherited
+/// descriptor, a [`Page`](crate::counters::Page) of whoever has started it. For `--fd` only.
+pub const COUNTERS: &str = "OUTBOARD_COUNTERS";
 
 /// Sends logs to stderr. Call once, first.
 pub fn init_logging(args: &LogArgs) {
@@ -187,7 +192,9 @@ pub fn serve_with<D: Device>(
         serve_socket(&socket, &mut device, &stop)
     } else {
         let stream = inherited(endpoint.fd.unwrap_or(-1))?;
-        serve_stream(&stream, &mut device, &*begin()?)
+        let counters = std::env::var(COUNTERS).ok();
+        let counters = counters.map(|number| page(&number)).transpose()?;
+        serve_stream(&stream, &mut device, &*begin()?, counters)
     }
 }
 
@@ -278,12 +285,13 @@ fn serve_stream<D: Device>(
     stream: &UnixStream,
     device: &mut D,
     stop: &Stop,
+    counters: Option<Counters>,
 ) -> Result<(), ServeError> {
     let watched = stop.watch(stream).map_err(|source| ServeError::Setup {
         what: "watch the frontend's stream",
         source,
     })?;
-    let served = session::serve(device, stream);
+    let served = session::serve_counted(device, stream, counters);
     drop(watched);
     match served {
         // Whatever the cut has interrupted is no news.
@@ -305,7 +313,7 @@ fn serve_socket<D: Device>(socket: &Socket, device: &mut D, stop: &Stop) -> Resu
             return Ok(());
         };
         debug!("a frontend has connected");
-        match serve_stream(&stream, device, stop) {
+        match serve_stream(&stream, device, stop, None) {
             Ok(()) => debug!("the frontend has gone"),
             Err(error) => {
                 static LIMIT: RateLimit = RateLimit::new();
@@ -340,6 +348,22 @@ fn inherited(fd: RawFd) -> Result<UnixStream, ServeError> {
     // The other end has flags of its own.
     stream.set_nonblocking(false).map_err(refuse)?;
     Ok(stream)
+}
+
+/// The page that [`COUNTERS`] names.
+fn page(number: &str) -> Result<Counters, ServeError> {
+    let refuse = |source| ServeError::Endpoint {
+        what: format!("{COUNTERS}={number} is no page to count on"),
+        remedy: "pass a memfd of outboard_device::counters::Page, or leave it out",
+        source,
+    };
+    let fd = number.parse::<RawFd>().ok().filter(|fd| *fd >= 0);
+    let fd = fd.ok_or_else(|| refuse(io::ErrorKind::InvalidInput.into()))?;
+    // SAFETY: only borrowed to be asked what it is; a number that is no descriptor gives EBADF.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    fcntl(borrowed, FcntlArg::F_GET_SEALS).map_err(|e| refuse(e.into()))?;
+    // SAFETY: the descriptor is open (just asked) and was passed to this process to own.
+    Counters::map(unsafe { OwnedFd::from_raw_fd(fd) }).map_err(refuse)
 }
 
 /// Prints an error with its causes on stderr, one chain, each cause once:
@@ -414,6 +438,19 @@ mod tests {
             panic!("{served:?}")
         };
         assert!(ended && path.ends_with("b"));
+    }
+
+    #[test]
+    fn only_a_page_is_counted_on() {
+        let (stream, _other) = UnixStream::pair().unwrap();
+        let stream = stream.as_raw_fd().to_string();
+        for number in ["", "-1", "x", "9999", &stream] {
+            let text = page(number).unwrap_err().to_string();
+            assert!(text.contains(&format!("{COUNTERS}={number} ")), "{text}");
+        }
+        let page = crate::counters::Page::new().unwrap();
+        let number = page.share().unwrap().into_raw_fd().to_string();
+        self::page(&number).unwrap();
     }
 
     #[test]

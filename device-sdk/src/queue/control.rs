@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::ring::{Count, Ring, WRAP};
 use super::{Phase, Queue, RingAddresses, RingError};
+use crate::counters::Counters;
 use crate::memory::{Memory, Window};
 
 /// How a ring is started.
@@ -69,6 +70,9 @@ impl Queue {
         self.kicks = true;
         self.notify.start(start.event_idx);
         self.foresight.start(start.size);
+        if let Some(tally) = &mut self.tally {
+            tally.restart();
+        }
         self.ring = Some(ring);
         self.start = Some(start);
         Ok(())
@@ -202,6 +206,13 @@ impl Queue {
         queue.start(start)?;
         queue.set_enabled(true);
         Ok(queue)
+    }
+
+    /// The same, counted on a page.
+    #[must_use]
+    pub fn counted_on(self, page: &Counters) -> Self {
+        let row = page.row(self.index());
+        self.counted(row)
     }
 
     /// What a worker does around its sleep: asks for kicks, looks, and wants none again.

@@ -39,6 +39,7 @@ pub use ring::{MAX_SIZE, RingAddresses, RingError};
 pub(crate) use stream::SharedGroup;
 pub use stream::{RequestStream, StreamRequest};
 
+use crate::counters::{Batch, Row, Tally};
 use crate::memory::{Memory, Window};
 use crate::request::{Chain, Request};
 use chain::{Walk, Walked};
@@ -101,6 +102,8 @@ pub struct Queue {
     window: Window,
     foresight: Foresight,
     notify: Notify,
+    /// Where what happens here is counted.
+    tally: Option<Tally>,
     /// The ring is in another half of the process, behind the plugin ABI; there is none here.
     remote: Option<Box<Remote>>,
     /// Emptied chains, for reuse.
@@ -132,9 +135,17 @@ impl Queue {
             window: Window::default(),
             foresight: Foresight::default(),
             notify: Notify::default(),
+            tally: None,
             remote: None,
             pool: Vec::new(),
         }
+    }
+
+    /// The same, counted on this row from now on.
+    #[must_use]
+    pub(crate) fn counted(mut self, row: Option<Row>) -> Self {
+        self.tally = row.map(Tally::new);
+        self
     }
 
     /// Index of the queue within the device.
@@ -237,6 +248,9 @@ impl Queue {
         chain.queue = self.index;
         chain.generation = self.leases.generation();
         chain.origin = self.origin;
+        if let Some(tally) = &mut self.tally {
+            tally.taken(position);
+        }
         Ok(Some(Request { chain }))
     }
 
@@ -298,6 +312,7 @@ impl Queue {
         }
         let old = self.used;
         let mut foreign = false;
+        let mut batch = Batch::default();
         for (Request { mut chain }, written) in done {
             if chain.origin != self.origin {
                 foreign = true;
@@ -313,6 +328,14 @@ impl Queue {
                     span: chain.span,
                 });
             }
+            if let Some(tally) = &mut self.tally {
+                let readable = chain.segments.iter().take(chain.readable);
+                let bytes = readable.fold(0, |sum: usize, part| sum.wrapping_add(part.len()));
+                batch.requests = batch.requests.wrapping_add(1);
+                batch.to_device = batch.to_device.wrapping_add(bytes as u64);
+                batch.to_guest = batch.to_guest.wrapping_add(written.into());
+                tally.done(chain.position);
+            }
             self.leases.release(chain.generation);
             if chain.segments.capacity() <= POOLED_SEGMENTS {
                 chain.segments.clear();
@@ -320,6 +343,9 @@ impl Queue {
             }
         }
         self.publish(old);
+        if let Some(tally) = &self.tally {
+            tally.row().answered(&batch);
+        }
         if foreign {
             return Err(QueueError::Foreign { queue: self.index });
         }
@@ -333,7 +359,11 @@ impl Queue {
             && let Some(ring) = &mut self.ring
         {
             ring.publish(self.used);
-            self.notify.published(ring, old, self.used);
+            if self.notify.published(ring, old, self.used)
+                && let Some(tally) = &self.tally
+            {
+                tally.row().interrupted();
+            }
         }
     }
 

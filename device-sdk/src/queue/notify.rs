@@ -32,7 +32,8 @@ impl Notify {
     }
 
     /// Interrupts the driver if it asked for it, after the used position went from `old` to `new`.
-    pub(super) fn published(&mut self, ring: &Ring, old: u16, new: u16) {
+    /// Whether it was.
+    pub(super) fn published(&mut self, ring: &Ring, old: u16, new: u16) -> bool {
         // What was used must be visible before the driver's wish is read, or both sides may
         // decide that the other one will look.
         Ring::full_barrier();
@@ -41,10 +42,12 @@ impl Notify {
             Wish::Never => false,
             Wish::At(event) => ring.count().passed(event, old, new),
         };
-        if wanted || self.fresh {
+        let due = wanted || self.fresh;
+        if due {
             self.fresh = false;
             self.interrupt();
         }
+        due
     }
 
     /// Interrupts go there from now on, and at once one that was due while they went nowhere: a

@@ -50,6 +50,7 @@ impl<D: Device> State<'_, D> {
             queues.clone(),
             &self.memory,
             Arc::clone(&self.breakage),
+            self.counters.as_ref(),
         )?;
         if let Some(place) = self.groups.get_mut(group) {
             place.running = Some(running);

@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 use vhost::vhost_user::{BackendReqHandler, Error as ProtocolError};
 
+use crate::counters::Counters;
 use crate::device::{Device, DeviceError, chain};
 use crate::memory::MemoryError;
 use crate::ratelimit::RateLimit;
@@ -98,7 +99,19 @@ enum Refused {
 ///
 /// To end it from another thread, call `shutdown` on a clone of the stream.
 pub fn serve<D: Device>(device: &mut D, stream: &UnixStream) -> Result<(), SessionError> {
-    let state = Arc::new(Mutex::new(State::new(device)));
+    serve_counted(device, stream, None)
+}
+
+/// The same, and what its queues do is counted, where there is a page for it.
+///
+/// # Errors
+/// As for [`serve`].
+pub fn serve_counted<D: Device>(
+    device: &mut D,
+    stream: &UnixStream,
+    counters: Option<Counters>,
+) -> Result<(), SessionError> {
+    let state = Arc::new(Mutex::new(State::new(device, counters)));
     let own = stream.try_clone()?;
     let mut handler = BackendReqHandler::from_stream(own, Arc::clone(&state));
     loop {

@@ -11,6 +11,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent};
 use super::channel::Channel;
 use super::transfer::Transfer;
 use super::{Refused, STATUS_FEATURES_OK, STATUS_NEEDS_RESET};
+use crate::counters::Counters;
 use crate::device::Device;
 use crate::memory::Memory;
 use crate::queue::RingAddresses;
@@ -67,10 +68,12 @@ pub(super) struct State<'d, D: Device> {
     pub(super) started: bool,
     /// The device's state, on its way.
     pub(super) transfer: Option<Transfer>,
+    /// Where the groups' queues are counted.
+    pub(super) counters: Option<Counters>,
 }
 
 impl<'d, D: Device> State<'d, D> {
-    pub(super) fn new(device: &'d mut D) -> Self {
+    pub(super) fn new(device: &'d mut D, counters: Option<Counters>) -> Self {
         let mut groups = Vec::new();
         let mut first = 0u16;
         for count in device.queue_groups() {
@@ -97,6 +100,7 @@ impl<'d, D: Device> State<'d, D> {
             groups,
             started: false,
             transfer: None,
+            counters,
         }
     }
 

@@ -29,6 +29,7 @@ use std::thread::{self, JoinHandle};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing::error;
 
+use crate::counters::Counters;
 use crate::device::{DeviceError, Worker};
 use crate::memory::Memory;
 use crate::queue::{Queue, RingAddresses, RingError, RingStart};
@@ -154,16 +155,18 @@ pub(crate) struct Stopped {
 
 impl Running {
     /// Starts the thread of a group whose queues, numbered from `first` on in the device, are not
-    /// set up yet: [`Change::Start`] does that.
+    /// set up yet: [`Change::Start`] does that. What they do is counted, where there is a page for it.
     pub(crate) fn spawn(
         name: String,
         worker: Worker,
         queues: std::ops::Range<u16>,
         memory: &Arc<Memory>,
         breakage: Arc<Breakage>,
+        counters: Option<&Counters>,
     ) -> io::Result<Self> {
+        let row = |index| counters.and_then(|counters| counters.row(index));
         let queues: Vec<_> = queues
-            .map(|index| Queue::new(index, Arc::clone(memory)))
+            .map(|index| Queue::new(index, Arc::clone(memory)).counted(row(index)))
             .collect();
         let bell = match &worker {
             Worker::Shared(place) => place.bell(),

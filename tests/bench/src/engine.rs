@@ -6,6 +6,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use outboard_device::counters::{Counters, Page};
 use outboard_device::driver::DriverError;
 use outboard_device::driver::layout::{DESCRIPTOR_SIZE, RingLayout};
 use outboard_device::driver::memory::GuestMemory;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub ring: Format,
     /// Whether each chain is in a table of its own.
     pub indirect: Switch,
+    /// Whether the queue is counted on a page.
+    pub counted: Switch,
     /// Requests made available together and answered together: 1 to 128.
     pub batch: u16,
     /// How many times.
@@ -82,6 +85,11 @@ pub fn run(plan: &Plan) -> Result<Duration> {
         indirect,
     };
     let mut queue = Queue::on_ring(mapped(&guest)?, start).map_err(unfit)?;
+    if plan.counted == Switch::On {
+        let page = Page::new().and_then(|page| page.share());
+        let counters = page.and_then(Counters::map);
+        queue = queue.counted_on(&counters.map_err(Error::system("make a page to count on"))?);
+    }
     let mut answers = Vec::with_capacity(usize::from(plan.batch));
     let mut time = Duration::ZERO;
     for _ in 0..plan.rounds {
@@ -152,6 +160,7 @@ mod tests {
                 let plan = Plan {
                     ring,
                     indirect,
+                    counted: Switch::On,
                     batch: 100,
                     rounds: 1000,
                 };

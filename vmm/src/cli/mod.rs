@@ -16,6 +16,7 @@ mod plugin;
 mod run;
 mod say;
 mod start;
+mod top;
 mod vmm;
 
 use std::process::ExitCode;
@@ -76,6 +77,8 @@ enum Verb {
     Info(info::Tell),
     /// Show what a VM, its daemons and its guest have said, also when it has ended
     Log(log::Log),
+    /// Show what VMs do, as it happens
+    Top(top::Top),
     /// Ask a VM's guest to shut down, by the power button
     Shutdown(manage::Shutdown),
     /// Reset a VM, as its reset button would
@@ -139,6 +142,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::List(list) => list.execute(),
         Verb::Info(tell) => tell.execute(),
         Verb::Log(log) => log.execute(),
+        Verb::Top(top) => top.execute(),
         Verb::Shutdown(shutdown) => shutdown.execute(),
         Verb::Reboot(vm) => vm.ask("vm.reboot"),
         Verb::Destroy(vm) => vm.ask("vm.shutdown"),

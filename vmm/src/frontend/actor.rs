@@ -187,10 +187,11 @@ impl Actor {
             device,
             options,
         };
-        let stream = serve::serve(spec, time).map_err(|source| ConnectError::Plugin {
+        let (stream, page) = serve::serve(spec, time).map_err(|source| ConnectError::Plugin {
             id: id.clone(),
             source,
         })?;
+        self.state.counts(page);
         self.handshake(stream, time).map_err(|source| {
             self.watch.cut();
             ConnectError::PluginHandshake { id, source }
@@ -205,7 +206,9 @@ impl Actor {
     ) -> Result<Offer, ConnectError> {
         let (id, terminal) = (self.id(), self.spec.terminal);
         let spawned = host::spawn(&self.supervisor, &id, program, args, wires, terminal);
-        let (stream, process) = spawned.map_err(|source| ConnectError::Spawn { id, source })?;
+        let (stream, process, page) =
+            spawned.map_err(|source| ConnectError::Spawn { id, source })?;
+        self.state.counts(page);
         self.meet(stream, program, &process)
     }
 

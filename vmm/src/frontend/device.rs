@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use outboard_device::counters::Page;
+
 use super::actor::{Actor, Ready};
 use super::error::ConnectError;
 use super::inbox::{Command, Inbox};
@@ -179,6 +181,11 @@ impl Device {
     pub fn pid(&self) -> Option<i32> {
         let process = self.state.process()?;
         process.exited().is_none().then(|| process.pid())
+    }
+
+    /// The page on which it counts, if it does.
+    pub fn page(&self) -> Option<Arc<Page>> {
+        self.state.page()
     }
 
     /// Where its daemon's console is, if it has said so.

@@ -8,12 +8,15 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
+use outboard_device::counters::Page;
+use outboard_device::daemon::COUNTERS;
+
 use super::ports;
 use crate::config::{Behind, FD, Handed};
 use crate::supervisor::{Command, Error, NotFound, Process, Supervisor, locate};
 
 /// Spawns a daemon of ours with one end of a stream; the other is ours. `wires`: what else it
-/// inherits.
+/// inherits, besides the page on which it counts.
 pub(super) fn spawn(
     supervisor: &Supervisor,
     id: &str,
@@ -21,18 +24,20 @@ pub(super) fn spawn(
     args: &[String],
     wires: Vec<Wire>,
     terminal: bool,
-) -> Result<(UnixStream, Process), Error> {
+) -> Result<(UnixStream, Process, Page), Error> {
     let program = locate(program)?;
     let (ours, theirs) = UnixStream::pair().map_err(Error::Supervisor)?;
+    let page = Page::new().map_err(Error::Supervisor)?;
     let mut command = Command::new(id, program)
         .args(args)
         .arg("--fd")
         .fd(theirs)
+        .fd_in(COUNTERS, page.share().map_err(Error::Supervisor)?)
         .terminal(terminal);
     for wire in wires {
         command = command.arg(wire.flag).fd(wire.end);
     }
-    Ok((ours, supervisor.spawn(command)?))
+    Ok((ours, supervisor.spawn(command)?, page))
 }
 
 /// What a daemon inherits besides its stream: the end of the stream to what stands behind it, or

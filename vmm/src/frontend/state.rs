@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use outboard_device::counters::Page;
+
 use crate::supervisor::Process;
 use crate::transport::TransportEvents;
 
@@ -21,6 +23,8 @@ pub(super) struct State {
     events: OnceLock<Arc<dyn TransportEvents>>,
     /// The daemon, if we spawned one.
     process: Mutex<Option<Process>>,
+    /// Where the device counts, if it does.
+    page: OnceLock<Arc<Page>>,
     lost: AtomicBool,
     alone: AtomicBool,
 }
@@ -54,6 +58,16 @@ impl State {
     /// The daemon, if we spawned one.
     pub(super) fn process(&self) -> Option<Process> {
         self.daemon().clone()
+    }
+
+    /// The device counts here.
+    pub(super) fn counts(&self, page: Page) {
+        // A device has one host, and its page comes before that.
+        let _ = self.page.set(Arc::new(page));
+    }
+
+    pub(super) fn page(&self) -> Option<Arc<Page>> {
+        self.page.get().cloned()
     }
 
     fn daemon(&self) -> MutexGuard<'_, Option<Process>> {

@@ -12,6 +12,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use outboard_device::abi::host::Plugin;
+use outboard_device::counters::{Counters, Page};
 use outboard_device::session;
 
 /// Which device.
@@ -37,14 +38,17 @@ pub enum ServeError {
     #[error("The plugin has not made the device after {0} s")]
     Late(u64),
     /// The system refused.
-    #[error("Its thread cannot be started")]
+    #[error("Its thread or its page cannot be made")]
     System(#[source] io::Error),
 }
 
 /// Loads the plugin, makes the device, and serves it until the stream's other end, which is returned, is
-/// closed. Waits for `limit` at most.
-pub fn serve(spec: Spec, limit: Duration) -> Result<UnixStream, ServeError> {
+/// closed; so is the page on which its queues are counted. Waits for `limit` at most.
+pub fn serve(spec: Spec, limit: Duration) -> Result<(UnixStream, Page), ServeError> {
     let (ours, theirs) = UnixStream::pair().map_err(ServeError::System)?;
+    let page = Page::new().map_err(ServeError::System)?;
+    let counters = page.share().and_then(Counters::map);
+    let counters = counters.map_err(ServeError::System)?;
     let (made, making) = sync_channel(1);
     let run = move || {
         let device = Plugin::load(&spec.path).and_then(|plugin| {
@@ -61,7 +65,7 @@ pub fn serve(spec: Spec, limit: Duration) -> Result<UnixStream, ServeError> {
                 return;
             }
         };
-        if let Err(error) = session::serve(&mut device, &theirs) {
+        if let Err(error) = session::serve_counted(&mut device, &theirs, Some(counters)) {
             tracing::warn!(device = spec.id, %error, "The plugin's device is no longer served");
         }
     };
@@ -69,7 +73,7 @@ pub fn serve(spec: Spec, limit: Duration) -> Result<UnixStream, ServeError> {
     let thread = Builder::new().name("plugin".into()).spawn(run);
     thread.map_err(ServeError::System)?;
     match making.recv_timeout(limit) {
-        Ok(made) => made.map(|()| ours),
+        Ok(made) => made.map(|()| (ours, page)),
         Err(RecvTimeoutError::Timeout) => Err(ServeError::Late(limit.as_secs())),
         Err(RecvTimeoutError::Disconnected) => Err(ServeError::Refused(
             "The thread of the plugin's device ended".into(),

@@ -15,6 +15,7 @@ pub struct Command {
     pub(super) program: PathBuf,
     pub(super) args: Vec<OsString>,
     pub(super) inherited: Vec<OwnedFd>,
+    pub(super) variables: Vec<(&'static str, String)>,
     pub(super) terminal: bool,
 }
 
@@ -26,6 +27,7 @@ impl Command {
             program: program.into(),
             args: Vec::new(),
             inherited: Vec::new(),
+            variables: Vec::new(),
             terminal: false,
         }
     }
@@ -55,6 +57,15 @@ impl Command {
     pub fn fd_as(mut self, before: &str, fd: impl Into<OwnedFd>) -> Self {
         let fd = fd.into();
         self.args.push(format!("{before}{}", fd.as_raw_fd()).into());
+        self.inherited.push(fd);
+        self
+    }
+
+    /// Lets the child inherit `fd`, and puts its number into its environment.
+    #[must_use]
+    pub fn fd_in(mut self, variable: &'static str, fd: impl Into<OwnedFd>) -> Self {
+        let fd = fd.into();
+        self.variables.push((variable, fd.as_raw_fd().to_string()));
         self.inherited.push(fd);
         self
     }

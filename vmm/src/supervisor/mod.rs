@@ -15,6 +15,7 @@ mod command;
 mod locate;
 mod process;
 mod spawn;
+mod usage;
 mod watch;
 mod words;
 
@@ -32,6 +33,7 @@ use crate::logs::Logs;
 pub use command::Command;
 pub use locate::{NotFound, locate};
 pub use process::Process;
+pub use usage::Usage;
 pub use words::LastWords;
 
 /// Why a daemon could not be spawned.

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 
-use outboard_device::daemon::UNTIMED_LOG;
+use outboard_device::daemon::{COUNTERS, UNTIMED_LOG};
 
 use super::Error;
 use super::command::Command;
@@ -31,6 +31,9 @@ pub(super) fn spawn(command: &Command) -> Result<Spawned, Error> {
     let (reader, writer) = io::pipe().map_err(failed)?;
     let mut std = std::process::Command::new(&command.program);
     std.args(&command.args).env(UNTIMED_LOG, "1");
+    // Those of another VMM, which has started this one, name nothing here.
+    std.env_remove(COUNTERS)
+        .envs(command.variables.iter().cloned());
     if let Some(filter) = logs::daemon_filter() {
         std.env("RUST_LOG", filter);
     }

@@ -117,6 +117,7 @@ impl Queue {
             // Both rings have their index behind 16 bits of flags (virtio 1.2, 2.7.6 and 2.7.8).
             indices: (self.doors.is_some() && !packed)
                 .then(|| (self.avail.saturating_add(2), self.used.saturating_add(2))),
+            kick: self.doors.as_ref().map(|doors| Arc::clone(&doors.kick)),
         }
     }
 

@@ -1,9 +1,13 @@
 //! What the driver has made of a device, for people to look at.
 
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
+
 use super::machine::{DRIVER_OK, FAILED, NEEDS_RESET};
 
 /// A device at one moment, as its driver drives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The device status register (virtio 1.2, 2.1).
     pub status: u8,
@@ -16,7 +20,7 @@ pub struct Snapshot {
 }
 
 /// A queue at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct QueueSnapshot {
     /// Its number.
     pub index: u16,
@@ -29,6 +33,8 @@ pub struct QueueSnapshot {
     /// Guest physical addresses of the 16-bit indices of its available and used rings, which lie in
     /// RAM; `None` for a packed ring, which has none, and for a queue that is not enabled.
     pub indices: Option<(u64, u64)>,
+    /// What the driver signals; `None` of a queue that is not enabled.
+    pub kick: Option<Arc<EventFd>>,
 }
 
 impl Snapshot {

@@ -368,6 +368,7 @@ impl Devices {
                     config.virtio_id.get(),
                     &function.snapshot(),
                     self.parts.ram.mmap(),
+                    device.page().as_deref(),
                 ))
             }
             _ => None,

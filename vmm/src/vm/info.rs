@@ -5,7 +5,9 @@
 //! | `info/host.rs` | the KVM and the processor under it |
 //! | `info/map.rs` | what is where in guest-physical memory |
 //! | `info/queue.rs` | how far a queue's rings are |
+//! | `info/counts.rs` | what was counted of a queue |
 
+mod counts;
 mod host;
 mod map;
 mod queue;
@@ -13,6 +15,7 @@ mod queue;
 use std::path::PathBuf;
 
 use outboard_device::abi::host::{Place, Space};
+use outboard_device::counters::Page;
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
 
@@ -22,6 +25,7 @@ use crate::frontend::Device;
 use crate::kvm::VcpuInfo;
 use crate::supervisor::Process;
 use crate::transport::{Snapshot, feature_names};
+pub use counts::QueueCounts;
 pub use host::KvmInfo;
 pub(super) use map::Layout;
 pub use map::MapInfo;
@@ -292,14 +296,22 @@ impl DeviceInfo {
         }
     }
 
-    /// The same, with what its driver has made of it.
-    pub(super) fn driven(self, device_id: u32, snapshot: &Snapshot, ram: &GuestMemoryMmap) -> Self {
+    /// The same, with what its driver has made of it, and what it has counted, if it does.
+    pub(super) fn driven(
+        self,
+        device_id: u32,
+        snapshot: &Snapshot,
+        ram: &GuestMemoryMmap,
+        page: Option<&Page>,
+    ) -> Self {
         let queues = snapshot.queues.iter();
         Self {
             driver: snapshot.driver().to_owned(),
             offered: feature_names::of(device_id, snapshot.offered),
             taken: feature_names::of(device_id, snapshot.taken),
-            queues: queues.map(|queue| QueueInfo::of(queue, ram)).collect(),
+            queues: queues
+                .map(|queue| QueueInfo::of(queue, ram, page))
+                .collect(),
             ..self
         }
     }

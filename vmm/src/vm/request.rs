@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::events::{Event, Events};
 use super::info::Info;
 use super::plug::answer;
-use super::told::{Counters, Told};
+use super::told::{self, Counters, Told};
 use crate::config::{Description, NewDevice};
 use crate::frontend::ConnectError;
 
@@ -223,13 +223,9 @@ impl Control {
         }
     }
 
-    /// What KVM counts of the VM.
+    /// What KVM counts of the VM's vCPUs, and its devices of their queues.
     pub async fn counters(&self) -> Result<Counters, Refusal> {
-        let info = self.info().await?;
-        let vcpus = info.vcpus.into_iter();
-        Ok(vcpus
-            .map(|vcpu| (format!("vcpu{}", vcpu.index), vcpu.counters))
-            .collect())
+        Ok(told::counters(self.info().await?))
     }
 
     /// Describes the VM that is to be booted.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::info::DeviceInfo;
+use super::info::{DeviceInfo, Info, QueueCounts};
 use super::{State, Vm};
 use crate::config::{Description, Port};
 
-/// Counters by name, of each vCPU by its name: those of KVM.
+/// Counters by name, of each vCPU by its name, which are those of KVM, and of each virtio device by its
+/// own, which are its queues'.
 pub type Counters = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// A VM at one moment.
@@ -50,4 +51,23 @@ impl Vm<'_> {
         ptys.map(|(port, _)| (port.to_owned(), self.machine.place(port)))
             .collect()
     }
+}
+
+/// What is counted of a VM.
+pub(super) fn counters(info: Info) -> Counters {
+    let vcpus = info.vcpus.into_iter();
+    let vcpus = vcpus.map(|vcpu| (format!("vcpu{}", vcpu.index), vcpu.counters));
+    let devices = info.devices.into_iter().filter_map(of_queues);
+    devices.chain(vcpus).collect()
+}
+
+/// The counters of a device; `None` of one that does not count.
+fn of_queues(device: DeviceInfo) -> Option<(String, BTreeMap<String, u64>)> {
+    let mut counters = BTreeMap::new();
+    for queue in &device.queues {
+        for (name, count) in queue.counts.iter().flat_map(QueueCounts::each) {
+            counters.insert(format!("queue{}_{name}", queue.index), count);
+        }
+    }
+    (!counters.is_empty()).then_some((device.id, counters))
 }

@@ -18,6 +18,14 @@ pub(super) struct Args {
         hide_possible_values = true
     )]
     indirect: Switch,
+    /// Count what the queue does, as daemons of a VM do
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "off",
+        hide_possible_values = true
+    )]
+    counted: Switch,
     /// Requests made available together and answered together
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
     batch: u16,
@@ -30,12 +38,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let &Args {
         ring,
         indirect,
+        counted,
         batch,
         rounds,
     } = args;
     let time = engine::run(&Plan {
         ring,
         indirect,
+        counted,
         batch,
         rounds,
     })?;

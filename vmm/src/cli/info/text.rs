@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use outboard::config::Size;
 use outboard::kvm::{VcpuInfo, meanings};
-use outboard::vm::{DeviceInfo, Info, KvmInfo, PluginInfo, QueueInfo, RegistersInfo};
+use outboard::vm::{DeviceInfo, Info, KvmInfo, PluginInfo, QueueCounts, QueueInfo, RegistersInfo};
 
 /// So many vCPUs have a column each in the table of exits; of more, their sum is shown.
 const COLUMNS: usize = 4;
@@ -110,6 +110,9 @@ fn device(text: &mut String, device: &DeviceInfo) {
     detail(text, "not taken", &words(&refused.join(" ")));
     for queue in &device.queues {
         detail(text, &format!("queue {}", queue.index), &self::queue(queue));
+        if let Some(counts) = queue.counts.as_ref().filter(|_| queue.enabled) {
+            detail(text, "", &self::counts(counts));
+        }
     }
 }
 
@@ -147,6 +150,21 @@ fn queue(queue: &QueueInfo) -> String {
         _ => "a packed ring".into(),
     };
     format!("{} descriptors, {vector}, {rings}", queue.size)
+}
+
+fn counts(counts: &QueueCounts) -> String {
+    let kicks = counts.kicks.map(|kicks| format!("{kicks} kicks, "));
+    let times = counts.quantile(0.5).zip(counts.quantile(0.99));
+    let times = times.map(|(half, most)| format!(", half below {half} us, 99% below {most} us"));
+    format!(
+        "{} requests, {} bytes to the device, {} to the guest, {}{} interrupts{}",
+        counts.requests,
+        counts.bytes_to_device,
+        counts.bytes_to_guest,
+        kicks.unwrap_or_default(),
+        counts.interrupts,
+        times.unwrap_or_default(),
+    )
 }
 
 fn registers(text: &mut String, device: &RegistersInfo) {
@@ -235,6 +253,7 @@ mod tests {
             "  features  seg-max flush event-idx version-1\n",
             "  not taken ring-reset\n",
             "  queue 0   256 descriptors, interrupt 1, available 7, used 5, 2 in flight\n",
+            "            5 requests, 80 bytes to the device, 20485 to the guest, 6 kicks, 4 interrupts, half below 8 us",
             "  queue 1   not in use, up to 256 descriptors\n",
             "\nDevice   rng at 0000:00:09.0, rng, lost, asked to go\n",
             "  host      socket /run/rng.sock\n",

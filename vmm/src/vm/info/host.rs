@@ -1,6 +1,7 @@
 //! The KVM and the processor under a VM.
 
 use std::fs;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +18,12 @@ pub struct KvmInfo {
 
 impl KvmInfo {
     pub(super) fn of_host() -> Self {
-        let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        Self::of(crate::doctor::kvm_kind(), &processor)
+        // The same as long as this process lives, and slow to read where there are many processors.
+        static HOST: LazyLock<KvmInfo> = LazyLock::new(|| {
+            let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+            KvmInfo::of(crate::doctor::kvm_kind(), &processor)
+        });
+        HOST.clone()
     }
 
     /// By the text of `/proc/cpuinfo`.

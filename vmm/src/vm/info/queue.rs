@@ -1,10 +1,15 @@
 //! How far a queue's rings are.
 
+use std::fs;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
+use outboard_device::counters::Page;
 use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::eventfd::EventFd;
 
+use super::QueueCounts;
 use crate::transport::QueueSnapshot;
 
 /// A queue at one moment.
@@ -26,10 +31,12 @@ pub struct QueueInfo {
     pub available: Option<u16>,
     /// How many of them the device has used, modulo 65536.
     pub used: Option<u16>,
+    /// What its device has counted; `None` of a device that is not ours, or of another process.
+    pub counts: Option<QueueCounts>,
 }
 
 impl QueueInfo {
-    pub(super) fn of(queue: &QueueSnapshot, ram: &GuestMemoryMmap) -> Self {
+    pub(super) fn of(queue: &QueueSnapshot, ram: &GuestMemoryMmap, page: Option<&Page>) -> Self {
         let read = |at: u64| {
             let index = ram.load::<u16>(GuestAddress(at), Ordering::Relaxed);
             index.ok().map(u16::from_le)
@@ -37,6 +44,13 @@ impl QueueInfo {
         // Used before available: while both move, what is used is never ahead.
         let used = queue.indices.and_then(|(_, used)| read(used));
         let available = queue.indices.and_then(|(available, _)| read(available));
+        // Devices that count do not read the eventfd, which therefore keeps the sum.
+        let counts = page
+            .and_then(|page| page.read(queue.index))
+            .map(|counters| {
+                let kicks = queue.kick.as_deref().and_then(kicks);
+                QueueCounts::new(&counters, kicks)
+            });
         Self {
             index: queue.index,
             size: queue.size,
@@ -44,6 +58,7 @@ impl QueueInfo {
             vector: queue.vector,
             available,
             used,
+            counts,
         }
     }
 
@@ -53,6 +68,15 @@ impl QueueInfo {
         let chains = self.available?.wrapping_sub(self.used?);
         (chains <= self.size).then_some(chains)
     }
+}
+
+/// How often an eventfd that nobody reads has been signalled (proc(5), `fdinfo`).
+fn kicks(kick: &EventFd) -> Option<u64> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", kick.as_raw_fd())).ok()?;
+    let count = info
+        .lines()
+        .find_map(|line| line.strip_prefix("eventfd-count:"))?;
+    u64::from_str_radix(count.trim(), 16).ok()
 }
 
 #[cfg(test)]
@@ -70,6 +94,7 @@ mod tests {
             enabled: indices.is_some(),
             vector: None,
             indices,
+            kick: None,
         }
     }
 
@@ -80,7 +105,7 @@ mod tests {
             .unwrap();
         ram.write_obj(0x0100_u16.to_le(), GuestAddress(0x202))
             .unwrap();
-        let queue = QueueInfo::of(&snapshot(Some((0x102, 0x202))), &ram);
+        let queue = QueueInfo::of(&snapshot(Some((0x102, 0x202))), &ram, None);
         assert_eq!((queue.available, queue.used), (Some(0x102), Some(0x100)));
         assert_eq!(queue.in_flight(), Some(2));
     }
@@ -88,18 +113,36 @@ mod tests {
     #[test]
     fn an_index_that_is_nowhere_or_makes_no_sense_is_not_told() {
         let ram = ram();
-        let queue = QueueInfo::of(&snapshot(Some((0x1000, u64::MAX))), &ram);
+        let queue = QueueInfo::of(&snapshot(Some((0x1000, u64::MAX))), &ram, None);
         assert_eq!((queue.available, queue.used), (None, None));
-        assert_eq!(QueueInfo::of(&snapshot(None), &ram).in_flight(), None);
+        assert_eq!(QueueInfo::of(&snapshot(None), &ram, None).in_flight(), None);
         ram.write_obj(0x8000_u16.to_le(), GuestAddress(0x102))
             .unwrap();
-        let queue = QueueInfo::of(&snapshot(Some((0x102, 0x202))), &ram);
+        let queue = QueueInfo::of(&snapshot(Some((0x102, 0x202))), &ram, None);
         assert_eq!((queue.used, queue.in_flight()), (Some(0), None));
     }
 
     #[test]
+    fn an_eventfd_that_nobody_reads_tells_how_often_it_was_signalled() {
+        let kick = EventFd::new(0).unwrap();
+        assert_eq!(kicks(&kick), Some(0));
+        for _ in 0..20 {
+            kick.write(1).unwrap();
+        }
+        assert_eq!(kicks(&kick), Some(20));
+    }
+
+    #[test]
+    fn counts_are_those_of_the_page_if_there_is_one() {
+        let page = Page::new().unwrap();
+        let queue = QueueInfo::of(&snapshot(None), &ram(), Some(&page));
+        assert_eq!(queue.counts.unwrap().requests, 0);
+        assert_eq!(QueueInfo::of(&snapshot(None), &ram(), None).counts, None);
+    }
+
+    #[test]
     fn counts_may_wrap() {
-        let mut queue = QueueInfo::of(&snapshot(None), &ram());
+        let mut queue = QueueInfo::of(&snapshot(None), &ram(), None);
         (queue.available, queue.used) = (Some(3), Some(0xfffe));
         assert_eq!(queue.in_flight(), Some(5));
     }
