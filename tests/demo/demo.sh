@@ -91,5 +91,7 @@ nested)
 esac
 
 . "$ROOT/tests/demo/native.sh"
+. "$ROOT/tests/demo/by-name.sh"
 run_native
+by_name
 echo "Done: exit 0."
