@@ -15,7 +15,11 @@ wait_line() {
     done
     show "$1" "$file"
 }
-show() { grep -aE "$1" "${2:-$SERIAL}" | tr -d '\r' | sed 's/^/    /'; }
+ESCAPE=$(printf '\033')
+# show PATTERN [FILE]: its lines, without what is meant for a terminal.
+show() {
+    grep -aE "$1" "${2:-$SERIAL}" | tr -d '\r' | sed "s/$ESCAPE\[[0-9;]*[A-Za-z]//g; s/^guest# //; s/^/    /"
+}
 
 make_disk() {
     root=$WORK/root
