@@ -44,6 +44,7 @@ else
 fi
 "$BENCH" report -o "$OUT/report.html" "$OUT"/*.jsonl
 "$BENCH" primitives
+[ ! -w /dev/kvm ] || "$BENCH" rest
 say "A page with plots: $OUT/report.html"
 
 if [ "${PUBLISH:-}" = 1 ]; then

@@ -59,6 +59,13 @@ pub fn run(line: &str) {
             "exits" => check(job, exits(requests)),
             "reboot" => port::reboot(),
             "fault" => unsafe { (0xffff_8000_0000_0000 as *const u8).read_volatile(); },
+            // Halted for good: no interrupt has this vector.
+            "rest" => {
+                say!("resting");
+                loop {
+                    cpu::wait(0x7f, 0);
+                }
+            }
             "spin" => loop { core::hint::spin_loop() },
             _ => check(job, Err("there is no such job")),
         }

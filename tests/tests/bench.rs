@@ -76,6 +76,40 @@ fn a_switch_is_measured() {
 }
 
 #[test]
+fn a_vm_at_rest_is_measured() {
+    if !has_kvm() {
+        return;
+    }
+    for name in [
+        "outboard",
+        "outboard-block",
+        "outboard-net",
+        "outboard-console",
+    ] {
+        daemon(name);
+    }
+    let output = Command::new(daemon("outboard-bench"))
+        .args(["rest", "--seconds", "1", "--rounds", "1"])
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}{errors}");
+    let (starts, rest) = words.split_once("at rest").unwrap();
+    assert_eq!(starts.matches(" listens ").count(), 3, "{words}");
+    for process in [
+        "outboard ",
+        "outboard-block ",
+        "outboard-net ",
+        "outboard-console ",
+    ] {
+        let line = rest.lines().find(|line| line.starts_with(process));
+        let resident = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        assert!(resident.is_some_and(|kib| kib > 100), "{process}: {words}");
+    }
+}
+
+#[test]
 fn exits_kicks_and_interrupts_have_a_price() {
     if !has_kvm() {
         return;

@@ -74,10 +74,8 @@ pub fn requests(device: &str, count: u64, stop: &AtomicBool) -> Result<Vec<Reque
 
 /// Boots the guest with a device and a job. What it has printed.
 fn boot(device: &str, job: &str, count: u64, stop: &AtomicBool) -> Result<Vec<String>> {
-    let folder = tempfile::Builder::new().prefix("outboard-bench-").tempdir();
-    let folder = folder.map_err(Error::system("make a folder for the guest"))?;
-    let image = folder.path().join("guest");
-    fs::write(&image, IMAGE).map_err(Error::file("write", &image))?;
+    let folder = folder()?;
+    let image = folder.path().join(NAME);
     let child = Command::new(beside_us("outboard"))
         // Whatever other VMs are called.
         .env("XDG_RUNTIME_DIR", folder.path())
@@ -127,8 +125,20 @@ fn boot(device: &str, job: &str, count: u64, stop: &AtomicBool) -> Result<Vec<St
     )))
 }
 
+/// The guest's image in [`folder`].
+pub(crate) const NAME: &str = "guest";
+
+/// A folder with the guest's image in it.
+pub(crate) fn folder() -> Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new().prefix("outboard-bench-").tempdir();
+    let folder = folder.map_err(Error::system("make a folder for the guest"))?;
+    let image = folder.path().join(NAME);
+    fs::write(&image, IMAGE).map_err(Error::file("write", &image))?;
+    Ok(folder)
+}
+
 /// A VM, ended when dropped; its daemons end with it.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

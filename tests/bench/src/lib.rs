@@ -27,6 +27,7 @@ pub mod load;
 pub mod machine;
 pub mod record;
 pub mod report;
+pub mod rest;
 pub mod run;
 pub mod stats;
 pub mod summary;

@@ -6,6 +6,7 @@ mod hosts;
 mod measure;
 mod primitives;
 mod report;
+mod rest;
 mod serve;
 mod show;
 mod verify;
@@ -59,6 +60,9 @@ enum Verb {
     Primitives(primitives::Args),
     /// Measures one device in each host, by turns: in the VMM, in a process of its own, as a daemon.
     Hosts(hosts::Args),
+    /// Measures a VM that does nothing: how long it and each daemon take to start, what memory and what CPU
+    /// time they have.
+    Rest(rest::Args),
     /// Runs the ring engine alone, in one thread: for counters of instructions, and a profiler.
     Engine(engine::Args),
     /// Measures several backends by turns, with what the machine itself can do.
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Verb::Switch(args) => measure::run(Path::Switch, &args),
         Verb::Console(args) => measure::run(Path::Console, &args),
         Verb::Rng(args) => measure::run(Path::Rng, &args),
+        Verb::Rest(args) => rest::run(&args),
         Verb::Primitives(args) => primitives::run(&args),
         Verb::Hosts(args) => hosts::run(&args),
         Verb::Engine(args) => engine::run(&args),
