@@ -5,7 +5,7 @@
 //! no message, no lock, and no clock but for one request in [`SAMPLED_ONE_IN`]. Whoever holds the memfd
 //! reads it with `pread`, whenever it likes, and believes it as far as it believes the device.
 //!
-//! The page has a row of [`WORDS`] native 64-bit words for each queue, in the order of
+//! The page has a row of 32 native 64-bit words for each queue, in the order of
 //! [`QueueCounters`]. They only ever grow, over resets of the device as well.
 #![allow(unsafe_code)] // Words of a mapping that outlives them.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]

@@ -83,7 +83,7 @@ pub enum State {
 }
 
 /// Runs the VM to its end, on this thread. All its processes, threads and files are gone when this
-/// returns, within 10 seconds of the end even if a daemon hangs; its [logs] stay.
+/// returns, within 10 seconds of the end even if a daemon hangs; its [logs](crate::logs) stay.
 ///
 /// SIGINT, SIGTERM, SIGHUP and SIGPWR are the VM's meanwhile. Call it once in a process, before other
 /// threads start: those would take the signals.

@@ -162,8 +162,8 @@ macro_rules! for_each_register_check {
 }
 
 /// Makes a `#[test]` of every check of the kit for registers, each over a device of its own: the value of
-/// the given expression, an [`Outcome`](crate::testing::Outcome) of a
-/// [`Registers`](crate::testing::registers::Registers), evaluated in each test.
+/// the given expression, an [`Outcome`] of a
+/// [`Registers`], evaluated in each test.
 #[macro_export]
 macro_rules! register_conformance {
     ($registers:expr) => {

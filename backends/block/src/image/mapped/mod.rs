@@ -1,8 +1,8 @@
 //! An image in memory (tmpfs), mapped: a transfer is a copy between it and guest memory, and no system
 //! call.
 //!
-//! What a system call does better is left to it: making pages ([`presence`]), and saying what is wrong
-//! when one is lost ([`copy`]). So each transfer either is whole or has not been, and is then made by a
+//! What a system call does better is left to it: making pages (`presence`), and saying what is wrong
+//! when one is lost (`copy`). So each transfer either is whole or has not been, and is then made by a
 //! system call, whose outcome counts: space that has run out, a file that has become shorter, guest
 //! memory that is no more end as they would without a mapping.
 //!
