@@ -162,8 +162,11 @@ fn the_documented_requests_do_what_is_documented() {
     );
     let (status, counters) = vmm.ask("GET", "vm.counters");
     assert_eq!(status, 200);
-    assert_eq!(counters.as_object().unwrap().len(), 4);
+    for device in ["disk0", "net0"] {
+        assert!(counters[device].is_object(), "{counters}");
+    }
     for vcpu in 0..4 {
+        assert!(counters[format!("vcpu{vcpu}")].is_object(), "{counters}");
         assert!(threads(vmm.pid()).contains(&format!("vcpu{vcpu}")));
     }
 
