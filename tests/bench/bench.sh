@@ -24,7 +24,7 @@ compare() {
     name=$1
     shift
     say "== $name"
-    "$BENCH" compare --rounds "${ROUNDS:-7}" --seconds "${SECONDS_EACH:-1}" --warmup 0.2 --json "$OUT/$name.jsonl" "$@"
+    "$BENCH" compare --rounds "${ROUNDS:-7}" --seconds "${SECONDS_EACH:-1}" --warmup 0.5 --json "$OUT/$name.jsonl" "$@"
 }
 
 compare ring $SUBJECTS/null.toml $SUBJECTS/qsd-null.toml
@@ -50,5 +50,5 @@ say "A page with plots: $OUT/report.html"
 if [ "${PUBLISH:-}" = 1 ]; then
     mkdir -p docs/bench
     cp "$OUT"/*.jsonl docs/bench/
-    "$BENCH" docs docs/bench.md README.md
+    "$BENCH" docs docs/bench.md docs/plugins.md README.md
 fi
