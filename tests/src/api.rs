@@ -10,6 +10,7 @@
 use std::fs;
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,8 +19,25 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::Value;
 
+use crate::daemons::daemon;
+use crate::traces::Home;
+
 /// Reached only by a failing test.
 const LONG: Duration = Duration::from_mins(1);
+
+/// The program as its clients call it.
+pub fn cloud_hypervisor(home: &Home) -> Command {
+    for package in ["outboard-block", "outboard-net", "outboard-console"] {
+        daemon(package);
+    }
+    let link = home.path().join("cloud-hypervisor");
+    if !link.exists() {
+        symlink(daemon("outboard"), &link).unwrap();
+    }
+    let mut command = Command::new(link);
+    home.adopt(&mut command);
+    command
+}
 
 /// A VMM with an API. Dropped, it is killed.
 pub struct Vmm {
@@ -43,6 +61,14 @@ impl Vmm {
             std::thread::sleep(Duration::from_millis(5));
         }
         vmm
+    }
+
+    /// Starts one as its clients do, at `api.sock` in this folder.
+    pub fn called_cloud_hypervisor(home: &Home) -> Self {
+        let socket = home.path().join("api.sock");
+        let mut command = cloud_hypervisor(home);
+        command.arg("--api-socket").arg(&socket);
+        Self::start(command, &socket)
     }
 
     /// Its process.

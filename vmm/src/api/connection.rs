@@ -224,6 +224,16 @@ mod tests {
 
     use super::*;
 
+    /// Runs what is to be done with a stream, on a runtime of its own.
+    fn on<T>(stream: StdStream, done: impl AsyncFnOnce(UnixStream) -> T) -> T {
+        stream.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async { done(UnixStream::from_std(stream).unwrap()).await })
+    }
+
     /// Sends a byte with each of `batches` many descriptors, and takes what has come.
     fn pass(batches: &[usize]) -> Result<usize, TooMany> {
         let (ours, theirs) = StdStream::pair().unwrap();
@@ -235,13 +245,7 @@ mod tests {
             sendmsg::<()>(theirs.as_raw_fd(), &byte, &rights, MsgFlags::empty(), None).unwrap();
         }
         drop(theirs);
-        ours.set_nonblocking(true).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let stream = UnixStream::from_std(ours).unwrap();
+        on(ours, async |stream| {
             let (mut connection, fds) = Connection::new(stream, Patience::default());
             let mut bytes = Vec::new();
             connection.read_to_end(&mut bytes).await.unwrap();
@@ -255,13 +259,7 @@ mod tests {
     #[test]
     fn a_client_that_reads_nothing_is_not_waited_for() {
         let (ours, _theirs) = StdStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let stream = UnixStream::from_std(ours).unwrap();
+        on(ours, async |stream| {
             let (mut connection, _) = Connection::new(stream, Patience(Duration::from_millis(20)));
             let written = connection.write_all(&vec![b'x'; 8 << 20]).await;
             assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
