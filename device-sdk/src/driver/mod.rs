@@ -46,6 +46,9 @@ use connection::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_RING_PACKE
 use layout::{Arena, DESCRIPTOR_SIZE, RING_ALIGN, RingLayout};
 use ring::{IndirectTables, PackedRing, Ring, SplitRing};
 
+/// `ACKNOWLEDGE`, `DRIVER`, `FEATURES_OK` and `DRIVER_OK` (virtio 1.2, section 2.1).
+const STATUS_DRIVER_OK: u8 = 1 | 2 | 8 | 4;
+
 /// How to set a device up.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -259,6 +262,21 @@ impl Driver {
         self.connection.enable_queue(index, true)
     }
 
+    /// Tells the device that all is set up (`DRIVER_OK`), where `STATUS` was agreed. Some devices wait for
+    /// that before they look at any queue, and take no queue that is started later.
+    pub fn driver_ok(&mut self) -> Result<()> {
+        self.set_status_where_agreed(STATUS_DRIVER_OK)
+    }
+
+    /// `SET_STATUS`, to devices that are to be told.
+    fn set_status_where_agreed(&mut self, status: u8) -> Result<()> {
+        let needed = VhostUserProtocolFeatures::STATUS | VhostUserProtocolFeatures::REPLY_ACK;
+        if self.negotiated.protocol.contains(needed) {
+            self.connection.set_status(status)?;
+        }
+        Ok(())
+    }
+
     /// A queue that was described or started.
     pub fn queue(&mut self, index: u16) -> Result<&mut Queue> {
         slot(&mut self.queues, index)
@@ -321,11 +339,7 @@ impl Driver {
                 self.connection.stop_queue(queue.index())?;
             }
         }
-        if protocol.contains(VhostUserProtocolFeatures::STATUS)
-            && protocol.contains(VhostUserProtocolFeatures::REPLY_ACK)
-        {
-            self.connection.set_status(0)?;
-        }
+        self.set_status_where_agreed(0)?;
         self.queues.clear();
         self.connection.set_features(self.negotiated.features)?;
         self.connection.set_memory(&self.memory)?;

@@ -100,6 +100,7 @@ pub fn run(
             let hello = queue(&mut driver, TX)?;
             Relay::hello(&mut driver, hello)?;
             let transmit = queue(&mut sender, TX)?;
+            sender.driver_ok()?;
             let mut relay = Some(Relay::new(&mut driver, &mut sender, transmit, case)?);
             let only = |_: &mut Driver, _| relay.take().ok_or_else(one_only);
             measure(&mut driver, case, conditions, &backend, stop, only)
@@ -151,6 +152,7 @@ pub fn verify(
     area.blocks = area.blocks.min(size.0 / case.size.0).max(1);
     driver.start_queue(0, &queue_options(case))?;
     let queue = driver.take_queue(0)?;
+    driver.driver_ok()?;
     backend.hold(&conditions.affinity.backend)?;
     let verifier = Verifier::new(&mut driver, queue, case, area, stop)?;
     let (queue, verdict) = blame(&backend, verifier.run(conditions.time))?;
@@ -292,6 +294,7 @@ fn measure<L: Load>(
         driver.start_queue(index, &options)?;
         lanes.push(Lane::new(driver.take_queue(index)?, load, case.depth));
     }
+    driver.driver_ok()?;
     backend.hold(&conditions.affinity.backend)?;
     let plan = Plan {
         sleep: case.wait == Wait::Sleep,

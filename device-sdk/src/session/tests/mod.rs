@@ -291,7 +291,7 @@ fn a_driver_of_before_virtio_1_is_refused_and_its_rings_do_not_start() {
 fn a_status_of_zero_resets() {
     let (served, mut driver) = Served::driven(Way::Fast);
     driver.start_queue(0, &QueueOptions::default()).unwrap();
-    driver.connection().set_status(15).unwrap();
+    driver.driver_ok().unwrap();
     assert_eq!(driver.connection().status().unwrap(), 15);
     driver.connection().set_status(0).unwrap();
     assert_eq!(driver.connection().status().unwrap(), 0);
