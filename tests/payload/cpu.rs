@@ -41,14 +41,19 @@ pub fn enable_lapic() {
     unsafe { lapic(0xf0).write_volatile(0x1ff) };
 }
 
+/// Where the handler counts the interrupts of `vector`, before it does anything else.
+pub fn counter(vector: u8) -> *const u64 {
+    unsafe { (&raw const irq_counts).cast::<u64>().add(usize::from(vector)) }
+}
+
 /// How many interrupts of `vector` have come.
 pub fn interrupts(vector: u8) -> u64 {
-    unsafe { (&raw const irq_counts).cast::<u64>().add(usize::from(vector)).read_volatile() }
+    unsafe { counter(vector).read_volatile() }
 }
 
 /// Halts until the count of `vector` is not `seen`.
 pub fn wait(vector: u8, seen: u64) {
-    let counter = unsafe { (&raw const irq_counts).cast::<u64>().add(usize::from(vector)) };
+    let counter = counter(vector);
     while unsafe { counter.read_volatile() } == seen {
         unsafe { asm!("int3", in("rdi") counter, in("rsi") seen) };
     }

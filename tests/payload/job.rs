@@ -7,7 +7,7 @@ use crate::block::Disk;
 use crate::hostile::Victims;
 use crate::report::check;
 use crate::start::{number, value};
-use crate::{arena, bench, console, cpu, net, nic, port, say};
+use crate::{arena, bench, console, cpu, interrupts, net, nic, port, say};
 
 /// Default slots of the VMM: by kind.
 const CONSOLE_SLOT: u8 = 1;
@@ -56,6 +56,7 @@ pub fn run(line: &str) {
             "resize" => check(job, resize()),
             "bench" => check(job, bench::run(DISK_SLOT, requests)),
             "requests" => check(job, bench::requests(DISK_SLOT, requests)),
+            "interrupts" => check(job, interrupts::run(DISK_SLOT, requests)),
             "exits" => check(job, exits(requests)),
             "reboot" => port::reboot(),
             "fault" => unsafe { (0xffff_8000_0000_0000 as *const u8).read_volatile(); },

@@ -12,6 +12,7 @@ mod block;
 mod console;
 mod cpu;
 mod hostile;
+mod interrupts;
 mod job;
 mod net;
 mod nic;

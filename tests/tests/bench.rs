@@ -129,6 +129,8 @@ fn exits_kicks_and_interrupts_have_a_price() {
         "guest: exit by a port written",
         "guest: exit by a register read",
         "guest: kick by ioeventfd",
+        "guest: irqfd to handler, halted",
+        "guest: irqfd to handler, at work in ring 3",
         "guest: request, halted until its interrupt",
     ] {
         let line = words.lines().find(|line| line.starts_with(primitive));

@@ -47,9 +47,14 @@ pub struct Requests {
 
 /// The device that does nothing, as `--device` has it: a daemon, this program.
 pub fn null_daemon() -> String {
+    own_daemon("serve-null")
+}
+
+/// A device that this program serves with that verb.
+pub(crate) fn own_daemon(verb: &str) -> String {
     let bench = beside_us("outboard-bench");
     daemon(&format!(
-        "'{}' serve-null --log-level warn --socket {{socket}}",
+        "'{}' {verb} --log-level warn --socket {{socket}}",
         bench.display()
     ))
 }
@@ -73,7 +78,7 @@ pub fn requests(device: &str, count: u64, stop: &AtomicBool) -> Result<Vec<Reque
 }
 
 /// Boots the guest with a device and a job. What it has printed.
-fn boot(device: &str, job: &str, count: u64, stop: &AtomicBool) -> Result<Vec<String>> {
+pub(crate) fn boot(device: &str, job: &str, count: u64, stop: &AtomicBool) -> Result<Vec<String>> {
     let folder = folder()?;
     let image = folder.path().join(NAME);
     let child = Command::new(beside_us("outboard"))

@@ -23,6 +23,7 @@ pub mod floor;
 pub mod guest;
 pub mod hosts;
 pub mod image;
+pub mod interrupts;
 pub mod load;
 pub mod machine;
 pub mod record;

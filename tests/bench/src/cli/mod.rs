@@ -54,6 +54,8 @@ enum Verb {
     Rng(measure::Args),
     /// Serves a block device that answers without doing anything, for `null`.
     ServeNull(serve::Null),
+    /// Serves a device that interrupts the bare-metal guest and times its handler, for `primitives`.
+    ServeInterrupts(serve::Interrupts),
     /// Serves a disk in memory that does wrong one write in so many, for `block --verify` to find.
     ServeFaulty(serve::Faulty),
     /// Measures what everything is made of: a wake-up, a copy, an exit, a kick and an interrupt.
@@ -93,6 +95,7 @@ pub fn main() -> ExitCode {
         Verb::Report(args) => report::page(&args),
         Verb::Docs(args) => report::docs(&args),
         Verb::ServeNull(args) => return daemon::exit(serve::null(&args)),
+        Verb::ServeInterrupts(args) => return daemon::exit(serve::interrupts(&args)),
         Verb::ServeFaulty(args) => return daemon::exit(serve::faulty(&args)),
     };
     daemon::exit(done)

@@ -5,9 +5,11 @@ use super::show::{conditions, say};
 use crate::affinity::Cpus;
 use crate::bytes::Bytes;
 use crate::error::Result;
+use crate::figures::Latency;
 use crate::floor::{copy, eventfd};
 use crate::guest;
 use crate::hosts;
+use crate::interrupts;
 use crate::table::{Table, short};
 
 /// What to measure.
@@ -34,13 +36,19 @@ const NAMES: [(&str, &str); 7] = [
     ("request", "guest: request, halted until its interrupt"),
 ];
 
+/// What the guest does when it is interrupted.
+const INTERRUPTED: [(&str, &str); 2] = [
+    ("halted", "guest: irqfd to handler, halted"),
+    ("ring-3", "guest: irqfd to handler, at work in ring 3"),
+];
+
 pub(super) fn run(args: &Args) -> Result<()> {
     let how = args.time.conditions();
     let stop = stop_flag()?;
     say(&conditions(&how));
     let mut table = Table::new(1, ["primitive", "mean us", "p50", "p99"]);
-    let mut add = |name: &str, figures: &crate::figures::Figures| {
-        if let Some(latency) = figures.latency {
+    let mut add = |name: &str, latency: Option<Latency>| {
+        if let Some(latency) = latency {
             table.row([
                 name.to_owned(),
                 short(latency.mean),
@@ -49,13 +57,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
             ]);
         }
     };
-    add("eventfd round trip", &eventfd::run(&how, &stop)?);
+    add("eventfd round trip", eventfd::run(&how, &stop)?.latency);
     for size in [64, 4096, 65536] {
         let size = Bytes(size);
-        add(
-            &format!("memory copy {size}"),
-            &copy::run(size, &how, &stop)?,
-        );
+        let copy = copy::run(size, &how, &stop)?;
+        add(&format!("memory copy {size}"), copy.latency);
     }
     // Where it may run, the guest's threads are the kernel's to place.
     Cpus::default().hold_this_thread()?;
@@ -65,6 +71,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
         hosts::missing()
     };
     if why.is_none() {
+        for interrupts in interrupts::run(args.requests, &stop)? {
+            let (how, latency) = (interrupts.how, interrupts.latency);
+            let name = INTERRUPTED.iter().find(|(name, _)| *name == how);
+            add(name.map_or(&how, |(_, meaning)| meaning), Some(latency));
+        }
         for cost in guest::costs(args.requests, &stop)? {
             let name = NAMES.iter().find(|(name, _)| *name == cost.name);
             let name = name.map_or(cost.name.as_str(), |(_, meaning)| meaning);

@@ -4,6 +4,7 @@ use outboard_device::daemon::{self, Endpoint, LogArgs, ServeError};
 
 use crate::bytes::Bytes;
 use crate::faulty::{self, Wrong};
+use crate::interrupts::Bell;
 
 /// `serve-null`.
 #[derive(Debug, clap::Args)]
@@ -20,6 +21,20 @@ pub(super) struct Null {
 pub(super) fn null(args: &Null) -> Result<(), ServeError> {
     daemon::init_logging(&args.log);
     daemon::serve(&args.endpoint, outboard_bench_null::Null::new(args.queues))
+}
+
+/// `serve-interrupts`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Interrupts {
+    #[command(flatten)]
+    endpoint: Endpoint,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+pub(super) fn interrupts(args: &Interrupts) -> Result<(), ServeError> {
+    daemon::init_logging(&args.log);
+    daemon::serve(&args.endpoint, Bell)
 }
 
 /// `serve-faulty`.
