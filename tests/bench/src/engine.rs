@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,12 @@ pub struct Plan {
     pub ring: Format,
     /// Whether each chain is in a table of its own.
     pub indirect: Switch,
+    /// Whether the two sides tell each other by `EVENT_IDX` what they wait for, or by flags.
+    pub event_idx: Switch,
     /// Whether the queue is counted on a page.
     pub counted: Switch,
+    /// Whether the device's side also reads each request's header: more work, which a guard must see.
+    pub wasteful: Switch,
     /// Requests made available together and answered together: 1 to 128.
     pub batch: u16,
     /// How many times.
@@ -57,6 +62,7 @@ pub fn run(plan: &Plan) -> Result<Duration> {
         RingLayout::new(ENTRIES)
     };
     let window = guest.window(RING, layout.len as u64).map_err(unfit)?;
+    let event_idx = plan.event_idx == Switch::On;
     let indirect = plan.indirect == Switch::On;
     let entries = CHAIN.len() as u16;
     let len = u64::from(ENTRIES * entries) * DESCRIPTOR_SIZE as u64;
@@ -72,16 +78,16 @@ pub fn run(plan: &Plan) -> Result<Duration> {
         used: at(layout.used),
     };
     let mut driver = if packed {
-        Ring::Packed(PackedRing::new(window, layout, true, tables, 0))
+        Ring::Packed(PackedRing::new(window, layout, event_idx, tables, 0))
     } else {
-        Ring::Split(SplitRing::new(window, layout, true, tables, 0))
+        Ring::Split(SplitRing::new(window, layout, event_idx, tables, 0))
     };
     let start = RingStart {
         size: ENTRIES,
         addresses,
         base: driver.wire_base(0),
         packed,
-        event_idx: true,
+        event_idx,
         indirect,
     };
     let mut queue = Queue::on_ring(mapped(&guest)?, start).map_err(unfit)?;
@@ -91,6 +97,10 @@ pub fn run(plan: &Plan) -> Result<Duration> {
         queue = queue.counted_on(&counters.map_err(Error::system("make a page to count on"))?);
     }
     let mut answers = Vec::with_capacity(usize::from(plan.batch));
+    let served = match plan.wasteful {
+        Switch::Off => serve,
+        Switch::On => serve_wastefully,
+    };
     let mut time = Duration::ZERO;
     for _ in 0..plan.rounds {
         driver.disarm();
@@ -101,7 +111,7 @@ pub fn run(plan: &Plan) -> Result<Duration> {
         }
         driver.publish();
         let began = Instant::now();
-        serve(&mut queue, &mut answers)?;
+        served(&mut queue, &mut answers)?;
         time += began.elapsed();
         let mut left = plan.batch;
         while driver.pop().map_err(DriverError::from)?.is_some() {
@@ -120,6 +130,18 @@ pub fn run(plan: &Plan) -> Result<Duration> {
 #[inline(never)]
 pub fn serve(queue: &mut Queue, answers: &mut Vec<(Request, u32)>) -> Result<()> {
     while let Some(request) = queue.pop().map_err(unfit)? {
+        answers.push((request, 1));
+    }
+    queue.complete(answers.drain(..)).map_err(unfit)
+}
+
+/// The same with work that nobody needs.
+#[inline(never)]
+pub fn serve_wastefully(queue: &mut Queue, answers: &mut Vec<(Request, u32)>) -> Result<()> {
+    while let Some(request) = queue.pop().map_err(unfit)? {
+        let mut header = [0; 16];
+        request.reader().read_exact(&mut header).map_err(unfit)?;
+        black_box(header);
         answers.push((request, 1));
     }
     queue.complete(answers.drain(..)).map_err(unfit)
@@ -156,11 +178,13 @@ mod tests {
     #[test]
     fn every_request_comes_back_on_every_ring() {
         for ring in [Format::Split, Format::Packed] {
-            for indirect in [Switch::Off, Switch::On] {
+            for switch in [Switch::Off, Switch::On] {
                 let plan = Plan {
                     ring,
-                    indirect,
+                    indirect: switch,
+                    event_idx: switch,
                     counted: Switch::On,
+                    wasteful: switch,
                     batch: 100,
                     rounds: 1000,
                 };

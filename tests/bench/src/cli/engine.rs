@@ -18,6 +18,14 @@ pub(super) struct Args {
         hide_possible_values = true
     )]
     indirect: Switch,
+    /// Notifications by `EVENT_IDX`
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    event_idx: Switch,
     /// Count what the queue does, as daemons of a VM do
     #[arg(
         long,
@@ -26,6 +34,14 @@ pub(super) struct Args {
         hide_possible_values = true
     )]
     counted: Switch,
+    /// Do work that nobody needs, for a guard to see
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "off",
+        hide_possible_values = true
+    )]
+    wasteful: Switch,
     /// Requests made available together and answered together
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
     batch: u16,
@@ -38,14 +54,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let &Args {
         ring,
         indirect,
+        event_idx,
         counted,
+        wasteful,
         batch,
         rounds,
     } = args;
     let time = engine::run(&Plan {
         ring,
         indirect,
+        event_idx,
         counted,
+        wasteful,
         batch,
         rounds,
     })?;
