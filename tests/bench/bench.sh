@@ -5,17 +5,32 @@
 #   ROUNDS   repetitions by turns (default: 7)
 #   SECONDS_EACH  time measured in each turn (default: 1)
 #   PUBLISH  1: put the results into docs/bench/ and make the tables of the documents anew
+#   DIRECT   1: instead of all else, the disk past the page cache: 15 slices of 5 s each by turns, on an image
+#            in target/bench, of 4 GiB, removed in the end (13 minutes)
+#
+# alioth takes part where it is installed (cargo install alioth-cli).
 set -eu
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 . "$ROOT/tests/rigs/lib.sh"
 cd "$ROOT"
-need_tools fio qemu-storage-daemon dpdk-testpmd ip
 BENCH=$TARGET/release/outboard-bench
 SUBJECTS=tests/bench/subjects
 OUT=$TARGET/bench
-FILE=${FILE:-/dev/shm/outboard-bench.img}
+WARMUP=0.5
 mkdir -p "$OUT"
-rm -f "$OUT"/*.jsonl
+if [ "${DIRECT:-}" = 1 ]; then
+    need_tools fio qemu-storage-daemon
+    FILE=${FILE:-$OUT/direct.img}
+    ROUNDS=${ROUNDS:-15}
+    EACH=${SECONDS_EACH:-5}
+    rm -f "$OUT/block-direct.jsonl"
+else
+    need_tools fio qemu-storage-daemon dpdk-testpmd ip
+    FILE=${FILE:-/dev/shm/outboard-bench.img}
+    ROUNDS=${ROUNDS:-7}
+    EACH=${SECONDS_EACH:-1}
+    rm -f "$OUT"/*.jsonl
+fi
 [ -e "$FILE" ] || trap 'rm -f "$FILE"' EXIT
 trap 'exit 130' INT TERM
 
@@ -24,12 +39,37 @@ compare() {
     name=$1
     shift
     say "== $name"
-    "$BENCH" compare --rounds "${ROUNDS:-7}" --seconds "${SECONDS_EACH:-1}" --warmup 0.5 --json "$OUT/$name.jsonl" "$@"
+    "$BENCH" compare --rounds "$ROUNDS" --seconds "$EACH" --warmup $WARMUP --json "$OUT/$name.jsonl" "$@"
 }
 
+# publish: what was measured, into the documents.
+publish() {
+    [ "${PUBLISH:-}" = 1 ] || return 0
+    mkdir -p docs/bench
+    cp "$OUT"/*.jsonl docs/bench/
+    "$BENCH" docs docs/bench.md docs/plugins.md docs/performance.md README.md
+}
+
+if [ "${DIRECT:-}" = 1 ]; then
+    compare block-direct $SUBJECTS/block-direct.toml $SUBJECTS/qsd-direct.toml --file "$FILE" --file-size 4G --direct
+    publish
+    exit
+fi
+
+# Who is on the same file.
+OTHERS=$SUBJECTS/qsd.toml
+if have alioth; then
+    OTHERS="$OTHERS $SUBJECTS/alioth.toml"
+else
+    say "No alioth here: no figures of it (cargo install alioth-cli)."
+fi
 compare ring $SUBJECTS/null.toml $SUBJECTS/qsd-null.toml
-compare block $SUBJECTS/block.toml $SUBJECTS/qsd.toml --file "$FILE"
-compare block-sleeping $SUBJECTS/block.toml $SUBJECTS/qsd.toml --file "$FILE" --wait sleep --depth 1,32
+# shellcheck disable=SC2086 # words on purpose
+{
+    compare block $SUBJECTS/block.toml $OTHERS --file "$FILE"
+    compare block-writes $SUBJECTS/block.toml $OTHERS --file "$FILE" --op write --depth 32 --no-floors
+    compare block-sleeping $SUBJECTS/block.toml $OTHERS --file "$FILE" --wait sleep --depth 1,32
+}
 compare switch $SUBJECTS/switch.toml
 if [ "$(id -u)" = 0 ]; then
     compare net $SUBJECTS/net.toml --tap obench0
@@ -38,17 +78,15 @@ else
 fi
 if [ -w /dev/kvm ]; then
     say "== hosts"
-    "$BENCH" hosts --rounds "${ROUNDS:-7}" --json "$OUT/hosts.jsonl"
+    "$BENCH" hosts --rounds "$ROUNDS" --json "$OUT/hosts.jsonl"
 else
     say "No KVM: no figures of a device in each host."
 fi
+# Counts need no long turns.
+EACH=0.3 WARMUP=0.1
+compare notifications $SUBJECTS/notifications.toml --file "$FILE" --no-floors
 "$BENCH" report -o "$OUT/report.html" "$OUT"/*.jsonl
 "$BENCH" primitives
 [ ! -w /dev/kvm ] || "$BENCH" rest
 say "A page with plots: $OUT/report.html"
-
-if [ "${PUBLISH:-}" = 1 ]; then
-    mkdir -p docs/bench
-    cp "$OUT"/*.jsonl docs/bench/
-    "$BENCH" docs docs/bench.md docs/plugins.md README.md
-fi
+publish

@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::notifications;
 use crate::record;
 use crate::summary;
 
 const BEGIN: &str = "<!-- outboard-bench: ";
 /// Before the results' path, for a table of few columns.
 const BRIEF: &str = "brief ";
-/// What those leave out.
+/// For one of notifications and latency by depth.
+const NOTIFICATIONS: &str = "notifications ";
+/// What brief ones leave out.
 const DETAILS: [&str; 7] = [
     "rounds",
     "MB/s",
@@ -37,12 +40,15 @@ pub fn refresh(file: &Path, text: &str) -> Result<String> {
         let (_, after) = after
             .split_once(END)
             .ok_or_else(|| wrong("a table has no end"))?;
-        let path = results.strip_prefix(BRIEF).unwrap_or(results);
-        let table = summary::table(&summary::rows(&record::read(&folder.join(path))?)).known();
-        let table = if path == results {
-            table
+        let rows = |path: &str| -> Result<Vec<summary::Row>> {
+            Ok(summary::rows(&record::read(&folder.join(path))?))
+        };
+        let table = if let Some(path) = results.strip_prefix(BRIEF) {
+            summary::table(&rows(path)?).known().without(&DETAILS)
+        } else if let Some(path) = results.strip_prefix(NOTIFICATIONS) {
+            notifications::table(&rows(path)?)
         } else {
-            table.without(&DETAILS)
+            summary::table(&rows(results)?).known()
         };
         let table = table.markdown();
         for part in [before, BEGIN, results, " -->\n", &table, END] {
@@ -56,6 +62,7 @@ pub fn refresh(file: &Path, text: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notifications::tests::records;
     use crate::record::Log;
     use crate::summary::tests::record;
 
@@ -80,5 +87,16 @@ mod tests {
         assert_ne!(refresh(&file, &fresh).unwrap(), fresh);
         assert!(refresh(&file, &format!("{BEGIN}b.jsonl -->\n{END}")).is_err());
         assert!(refresh(&file, &format!("{BEGIN}a.jsonl -->\n")).is_err());
+    }
+    #[test]
+    fn a_table_may_be_of_notifications() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::append(&folder.path().join("n.jsonl")).unwrap();
+        for record in records() {
+            log.write(&record).unwrap();
+        }
+        let text = format!("{BEGIN}notifications n.jsonl -->\n{END}\n");
+        let fresh = refresh(&folder.path().join("doc.md"), &text).unwrap();
+        assert!(fresh.contains("| kicks by flags |"), "{fresh}");
     }
 }

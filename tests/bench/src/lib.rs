@@ -26,6 +26,7 @@ pub mod image;
 pub mod interrupts;
 pub mod load;
 pub mod machine;
+pub mod notifications;
 pub mod record;
 pub mod report;
 pub mod rest;

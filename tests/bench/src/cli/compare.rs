@@ -141,7 +141,11 @@ fn floors(args: &Args) -> Vec<Floor> {
             }));
         }
     }
-    floors.extend([Floor::Copy, Floor::Eventfd]);
+    // No disk is as quick as memory.
+    if !args.direct {
+        floors.push(Floor::Copy);
+    }
+    floors.extend([Floor::Eventfd, Floor::Echo]);
     floors.extend(args.tap.clone().map(Floor::Tap));
     if dpdk_is_installed() {
         floors.push(Floor::Dpdk);

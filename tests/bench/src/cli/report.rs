@@ -36,8 +36,8 @@ pub(super) struct Table {
 #[derive(Debug, clap::Args)]
 pub(super) struct Docs {
     /// Markdown files with tables between `<!-- outboard-bench: RESULTS.jsonl -->` and
-    /// `<!-- outboard-bench end -->`; the results' path counts from the file's folder, and `brief `
-    /// before it makes a table of few columns
+    /// `<!-- outboard-bench end -->`; the results' path counts from the file's folder, `brief `
+    /// before it makes a table of few columns, and `notifications ` one of kicks, calls and latency by depth
     #[arg(value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
     /// Change nothing; fail if a table is not what its results say

@@ -31,6 +31,8 @@ pub enum Floor {
     Copy,
     /// Two threads that wake each other by eventfds, where the driver and the backend are.
     Eventfd,
+    /// The same with one that looks at shared memory, and wakes the driver by an eventfd.
+    Echo,
     /// The same frames through a tap of this name, with no ring.
     Tap(String),
     /// Frames through one copy between two processes of DPDK's.
@@ -44,6 +46,7 @@ impl Floor {
             Self::Fio(fio) => fio.engine.name(),
             Self::Copy => "memory copy",
             Self::Eventfd => "eventfd round trip",
+            Self::Echo => "polling echo",
             Self::Tap(_) => "bare tap",
             Self::Dpdk => "DPDK vhost to virtio_user",
         }
@@ -56,7 +59,7 @@ impl Floor {
             Self::Fio(fio) if fio.engine == Engine::Psync && case.depth > 1 => false,
             Self::Fio(_) => case.path == Path::Block && case.op != Op::Flush && case.queues == 1,
             Self::Copy => case.path == Path::Block && case.op != Op::Flush,
-            Self::Eventfd => case.wait == Wait::Sleep && case.depth == 1,
+            Self::Eventfd | Self::Echo => case.wait == Wait::Sleep && case.depth == 1,
             Self::Tap(_) => case.path == Path::Net && case.op != Op::Echo,
             Self::Dpdk => case.path == Path::Switch,
         }
@@ -75,6 +78,7 @@ impl Floor {
             Self::Fio(fio) => fio.run(case, how)?,
             Self::Copy => ("memory copy".into(), copy::run(case.size, how, stop)?),
             Self::Eventfd => ("two eventfds".into(), eventfd::run(how, stop)?),
+            Self::Echo => ("memory and an eventfd".into(), eventfd::echo(how, stop)?),
             Self::Tap(name) => ("bare tap".into(), tap::run(name, case, how, stop)?),
             Self::Dpdk => dpdk::run(case, how, stop)?,
         };
@@ -152,7 +156,7 @@ mod tests {
         };
         let case = sweep.cases(Path::Block).swap_remove(0);
         let stop = AtomicBool::new(false);
-        for floor in [Floor::Copy, Floor::Eventfd] {
+        for floor in [Floor::Copy, Floor::Eventfd, Floor::Echo] {
             assert!(floor.fits(&case));
             let record = floor.run(&case, &how, 1, &stop).unwrap();
             assert!(

@@ -1,5 +1,6 @@
 //! A page with tables and plots that needs nothing but itself: no script, no font, no network.
 
+mod notifications;
 mod plot;
 
 use std::fmt::Write;
@@ -34,6 +35,14 @@ pub fn page(records: &[Record]) -> Result<String> {
         }
         let rows: Vec<Row> = rows.into_iter().cloned().collect();
         table(&mut html, &rows);
+    }
+    let both_ways = crate::notifications::families(&rows);
+    if !both_ways.is_empty() {
+        html += "<h2>Notifications and latency</h2><p>Kicks and calls a request by the scale on the left, the \
+                 latency by that on the right; with EVENT_IDX and, faintly, with flags.</p>";
+        for family in &both_ways {
+            html += &notifications::plot(family)?;
+        }
     }
     html += "<h2>What was run</h2><table><tr><th>subject</th><th>command</th></tr>";
     for subject in subjects {
@@ -191,6 +200,20 @@ fn table(html: &mut String, rows: &[Row]) {
 mod tests {
     use super::*;
     use crate::summary::tests::record;
+
+    #[test]
+    fn notifications_and_latency_share_a_plot() {
+        let page = page(&crate::notifications::tests::records()).unwrap();
+        let (_, plot) = page.split_once("Notifications and latency").unwrap();
+        for text in [
+            "ours, null",
+            "calls, by flags",
+            "p50 (right)",
+            "microseconds",
+        ] {
+            assert!(plot.contains(text), "{text}");
+        }
+    }
 
     #[test]
     fn the_page_has_all_it_needs_within_itself() {

@@ -18,6 +18,18 @@ pub(super) struct Curve {
     pub(super) rounds: Vec<(f64, f64)>,
 }
 
+impl Curve {
+    /// How its line is drawn.
+    pub(super) fn line(&self) -> RGBAColor {
+        self.colour().mix(if self.faint { 0.45 } else { 1.0 })
+    }
+
+    fn colour(&self) -> RGBColor {
+        let colour = COLOURS.get(self.colour % COLOURS.len());
+        colour.copied().unwrap_or(BLACK)
+    }
+}
+
 /// Told apart also by those who do not see red and green alike (Okabe and Ito).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -29,7 +41,7 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(90, 90, 90),
 ];
 
-const SIZE: (u32, u32) = (560, 340);
+pub(super) const SIZE: (u32, u32) = (560, 340);
 
 /// A plot over the depth, both axes logarithmic: equal ratios are equal distances.
 pub(super) fn over_depth(title: &str, unit: &str, curves: &[Curve]) -> Result<String> {
@@ -40,12 +52,12 @@ pub(super) fn over_depth(title: &str, unit: &str, curves: &[Curve]) -> Result<St
 }
 
 /// The name of a point on an axis.
-fn label(value: f64) -> String {
+pub(super) fn label(value: f64) -> String {
     crate::table::short(value)
 }
 
 /// A range that holds all values, and a little more.
-fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
+pub(super) fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (mut low, mut high) = (f64::INFINITY, 0.0f64);
     for value in values.filter(|value| *value > 0.0) {
         low = low.min(value);
@@ -87,11 +99,7 @@ fn draw(
         .y_label_formatter(&|y| label(*y))
         .draw()?;
     for curve in curves {
-        let colour = COLOURS
-            .get(curve.colour % COLOURS.len())
-            .copied()
-            .unwrap_or(BLACK);
-        let line = colour.mix(if curve.faint { 0.45 } else { 1.0 });
+        let (colour, line) = (curve.colour(), curve.line());
         let visible = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
             points
                 .iter()
