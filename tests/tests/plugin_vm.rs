@@ -181,24 +181,28 @@ fn a_serial_port_of_a_plugin_prints() {
     );
     for (option, words) in [
         ("base=0x3f8", "overlap a device at 0x3f8"),
-        ("irq=4", "the interrupt line 4 is the machine's own"),
+        ("irq=4", "the interrupt line 4 is ttyS0's"),
+        ("irq=8", "the interrupt line 8 is the machine's"),
         ("irq=99", "has the interrupt line 99"),
         ("base=0x1fffc", "no range of Ports"),
         (
             "speed=9600",
-            "it has no option 'speed'; there are path, base, irq",
+            "it has no option 'speed'; there are path, fd, copy-fd, base, irq",
         ),
     ] {
         let (code, said) = run(&code, &["--device", &format!("{device},{option}")]);
         assert_eq!(code, Some(1), "{option}");
         assert!(said.contains(words), "{option}: {said}");
     }
-    let (code, said) = run(
-        &code,
-        &["--device", &format!("plugin={}", library.display())],
-    );
+    let alone = format!("plugin={}", library.display());
+    assert_eq!(run(&code, &["--device", &alone]), (Some(0), String::new()));
+    let twice = format!("{alone},base=0x2e8");
+    let (code, said) = run(&code, &["--device", &alone, "--device", &twice]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("it needs path=PATH"), "{said}");
+    assert!(
+        said.contains("the interrupt line 3 is serial0's"),
+        "{said}"
+    );
 }
 
 /// The card of registers and its driver: data, lengths, interrupts, and what is asked of it wrongly. The

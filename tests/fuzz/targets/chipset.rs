@@ -3,7 +3,9 @@
 //! a reset makes them new.
 #![no_main]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,8 +16,12 @@ use outboard::arch::x86_64::layout;
 use outboard::bus::Bus;
 use outboard::chipset::{Chipset, ChipsetEvent, EventSink};
 use outboard::pci::{BarWindows, ConfigPorts, PciRoot};
+use outboard::plugin::library::Library;
+use outboard::plugin::registers::Registers;
+use outboard::plugin::settle::RegistersConfig;
 use outboard_device::register::InterruptLine;
 use outboard_fuzz::Access;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 #[derive(Debug, Arbitrary)]
 enum Op {
@@ -77,10 +83,23 @@ fuzz_target!(|ops: Vec<Op>| {
     };
     let (console, mut far) = UnixStream::pair().unwrap();
     far.set_nonblocking(true).unwrap();
-    let (com1, sci) = (Arc::<Line>::default(), Arc::<Line>::default());
-    let chipset = Chipset::new(Some(console), None, com1, sci.clone(), &events).unwrap();
-    let ports = Bus::new();
+    let sci = Arc::<Line>::default();
+    let chipset = Chipset::new(sci.clone(), &events);
+    let (ports, mmio) = (Arc::new(Bus::new()), Arc::new(Bus::new()));
     chipset.attach(&ports).unwrap();
+    let ttys0 = RegistersConfig {
+        id: "ttyS0".into(),
+        library: Library::Serial,
+        device: "serial".into(),
+        options: BTreeMap::from([
+            ("base".into(), layout::COM1.start.to_string()),
+            ("irq".into(), layout::IRQ_COM1.to_string()),
+            ("fd".into(), console.as_raw_fd().to_string()),
+        ]),
+    };
+    let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+    let line = |_| -> Arc<dyn InterruptLine> { Arc::<Line>::default() };
+    let registers = Registers::attach(&[ttys0], &ports, &mmio, &Arc::new(ram), line).unwrap();
     let windows = BarWindows {
         low: 0xc000_0000..0xe000_0000,
         high: 0..0,
@@ -137,12 +156,17 @@ fuzz_target!(|ops: Vec<Op>| {
             Op::Type(byte) => drop(far.write(&[*byte])),
             Op::Reset => {
                 chipset.reset();
+                registers.reset();
                 config.reset();
             }
         }
     }
     let _ = far.read(&mut [0; 4096]);
     chipset.reset();
+    registers.reset();
+    let mut status = [0];
+    ports.read(u64::from(layout::COM1.start) + 5, &mut status);
+    assert_eq!(status[0] & 0x60, 0x60, "ttyS0 is not itself after a reset");
     assert!(
         !sci.0.load(Ordering::SeqCst),
         "the SCI is high after a reset"

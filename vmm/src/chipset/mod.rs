@@ -1,7 +1,6 @@
 //! The machine's fixed devices: registers behind ports, and interrupt lines.
 //!
 //! ```text
-//! serial      ttyS0, a 16550 whose bytes go over a stream to a console
 //! rtc         the CMOS clock
 //! i8042       a keyboard controller with no keyboard, for its reset line
 //! reset       the chipset's reset control register
@@ -9,7 +8,8 @@
 //! hotplug     which PCI slots came and shall go, for the DSDT
 //! ```
 //!
-//! Interrupt controllers and the interval timer are in KVM. [`Chipset`] puts the devices together.
+//! Interrupt controllers and the interval timer are in KVM; ttyS0 is a [plugin](crate::plugin::registers).
+//! [`Chipset`] puts the devices together.
 #![cfg_attr(
     not(test),
     warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
@@ -20,23 +20,18 @@ pub mod i8042;
 pub mod power;
 pub mod reset;
 pub mod rtc;
-pub mod serial;
 
-use std::io;
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outboard_device::register::{InterruptLine, RegisterDevice};
 
 use crate::arch::x86_64::layout;
 use crate::bus::{Bus, BusDevice, BusError};
-use crate::logs::Log;
 use hotplug::SlotHotplug;
 use i8042::I8042;
 use power::PowerManagement;
 use reset::ResetControl;
 use rtc::Rtc;
-use serial::SerialPort;
 
 /// What a guest asks of the whole machine through a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +50,6 @@ pub type EventSink = Arc<dyn Fn(ChipsetEvent) + Send + Sync>;
 
 /// The devices, each under its own lock.
 pub struct Chipset {
-    serial: SerialPort,
     rtc: Arc<Mutex<Rtc>>,
     i8042: Arc<Mutex<I8042>>,
     reset: Arc<Mutex<ResetControl>>,
@@ -66,33 +60,22 @@ pub struct Chipset {
 impl Chipset {
     /// Makes the devices, all in their power-on state.
     ///
-    /// `com1` and `sci` are the lines of [`layout::IRQ_COM1`] (edge) and [`layout::IRQ_SCI`]
-    /// (level). `console` carries the bytes of ttyS0; without one, what the guest writes is
-    /// dropped. What the guest prints there is also written to `log`. Fails when the console's thread
-    /// cannot start.
-    pub fn new(
-        console: Option<UnixStream>,
-        log: Option<Log>,
-        com1: Arc<dyn InterruptLine>,
-        sci: Arc<dyn InterruptLine>,
-        events: &EventSink,
-    ) -> io::Result<Self> {
+    /// `sci` is the line of [`layout::IRQ_SCI`], a level.
+    pub fn new(sci: Arc<dyn InterruptLine>, events: &EventSink) -> Self {
         let power = Arc::new(Mutex::new(PowerManagement::new(sci, events.clone())));
-        Ok(Self {
-            serial: SerialPort::new(com1, console, log)?,
+        Self {
             rtc: Arc::new(Mutex::new(Rtc::new())),
             i8042: Arc::new(Mutex::new(I8042::new(events.clone()))),
             reset: Arc::new(Mutex::new(ResetControl::new(events.clone()))),
             hotplug: Arc::new(Mutex::new(SlotHotplug::new(power.clone(), events.clone()))),
             power,
-        })
+        }
     }
 
     /// Claims the devices' ports, all but the reset control register's.
     pub fn attach(&self, ports: &Bus) -> Result<(), BusError> {
         let keyboard = layout::I8042_DATA..layout::I8042_COMMAND + 1;
-        let devices: [(_, Arc<dyn BusDevice>); 5] = [
-            (layout::COM1, self.serial.device()),
+        let devices: [(_, Arc<dyn BusDevice>); 4] = [
             (layout::RTC, self.rtc.clone()),
             (keyboard, self.i8042.clone()),
             (layout::PM, self.power.clone()),
@@ -121,7 +104,6 @@ impl Chipset {
 
     /// Returns every device to its power-on state. Called with all vCPUs stopped.
     pub fn reset(&self) {
-        lock(&self.serial.device()).reset();
         lock(&self.rtc).reset();
         lock(&self.i8042).reset();
         lock(&self.reset).reset();
@@ -148,32 +130,25 @@ fn read_bytes(registers: &[u8], offset: u64, data: &mut [u8]) {
 pub(crate) mod testing {
     //! Lines and events that tests look at.
 
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
-    /// A line that remembers its level and counts rising edges.
+    /// A line that remembers its level.
     #[derive(Default)]
     pub(crate) struct Line {
         high: AtomicBool,
-        edges: AtomicUsize,
     }
 
     impl InterruptLine for Line {
         fn set(&self, high: bool) {
-            if !self.high.swap(high, Ordering::SeqCst) && high {
-                self.edges.fetch_add(1, Ordering::SeqCst);
-            }
+            self.high.store(high, Ordering::SeqCst);
         }
     }
 
     impl Line {
         pub(crate) fn is_high(&self) -> bool {
             self.high.load(Ordering::SeqCst)
-        }
-
-        pub(crate) fn edges(&self) -> usize {
-            self.edges.load(Ordering::SeqCst)
         }
     }
 
@@ -204,8 +179,7 @@ mod tests {
 
     fn chipset() -> (Chipset, Bus, Arc<Mutex<Vec<ChipsetEvent>>>) {
         let (sink, taken) = events();
-        let (com1, sci) = (Arc::new(Line::default()), Arc::new(Line::default()));
-        let chipset = Chipset::new(None, None, com1, sci, &sink).unwrap();
+        let chipset = Chipset::new(Arc::new(Line::default()), &sink);
         let ports = Bus::new();
         chipset.attach(&ports).unwrap();
         ports
@@ -218,8 +192,6 @@ mod tests {
     fn devices_answer_at_their_ports() {
         let (chipset, ports, taken) = chipset();
         let mut byte = [0];
-        assert!(ports.read(0x3fd, &mut byte));
-        assert_eq!(byte, [0x60], "transmitter empty");
         assert!(ports.read(0x64, &mut byte));
         assert!(ports.read(0x71, &mut byte));
         ports.write(0x64, &[0xfe]);
@@ -240,7 +212,6 @@ mod tests {
     fn access() -> impl Strategy<Value = Access> {
         let port = prop_oneof![
             0x60u16..0x74,
-            0x3f0u16..0x408,
             0x5f8u16..0x630,
             0xadf8u16..0xae18,
             Just(0xcf9u16),
@@ -267,9 +238,6 @@ mod tests {
             }
             chipset.press_power_button();
             chipset.reset();
-            let mut status = [0];
-            ports.read(0x3fd, &mut status);
-            prop_assert_eq!(status, [0x60]);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Devices of plugins.
 //!
-//! What a plugin offers is asked of a process that may die of the answer ([`inspect`]). Then the device
+//! What a plugin offers is asked of a process that may die of the answer ([`inspect`]); that of one which is part
+//! of this program is known ([`library`]). Then the device
 //! is one of three: a daemon, `outboard-plugin-host`, as any other; a virtio device in this process,
 //! served from a thread of its own over a stream ([`serve`]); or registers on the machine's buses
 //! ([`registers`]).
 
 pub mod inspect;
+pub mod library;
 pub mod registers;
 pub mod serve;
 pub mod settle;

@@ -1,9 +1,9 @@
 //! Which of a VM's plugin devices are virtio devices, which are registers, and who hosts them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use super::inspect::{Inspected, InspectedKind, inspect, inspect_unless};
+use super::library::Library;
 use crate::config::{DeviceConfig, Host, PluginConfig, PluginHost, VirtioId, VmConfig};
 
 /// A plugin's device cannot be part of the VM.
@@ -32,8 +32,8 @@ pub struct Settled {
 pub struct RegistersConfig {
     /// Unique in the VM.
     pub id: String,
-    /// The shared library.
-    pub path: PathBuf,
+    /// The plugin.
+    pub library: Library,
     /// The device's name in the plugin.
     pub device: String,
     /// Its options, not checked.
@@ -122,7 +122,7 @@ impl Settled {
             (InspectedKind::Registers, _) => {
                 self.registers.push(RegistersConfig {
                     id: plugin.id.clone(),
-                    path: plugin.path.clone(),
+                    library: Library::File(plugin.path.clone()),
                     device: device.name.clone(),
                     options: plugin.options.clone(),
                 });

@@ -179,12 +179,12 @@ pub(super) fn bdf(slot: u8) -> String {
 
 impl Info {
     /// All but the consoles.
-    pub(super) fn new(
+    pub(super) fn new<'a>(
         config: &VmConfig,
         state: State,
         vcpus: Vec<VcpuInfo>,
         mut devices: Vec<DeviceInfo>,
-        places: impl Iterator<Item = Place>,
+        places: impl Iterator<Item = (&'a str, Place)>,
         daemons: &[Process],
         layout: &Layout,
     ) -> Self {
@@ -221,14 +221,14 @@ fn plugin(config: &VmConfig, id: &str) -> Option<PluginInfo> {
     })
 }
 
-/// Registers are attached in the order in which their plugins are described.
-fn registers(config: &VmConfig, places: impl Iterator<Item = Place>) -> Vec<RegistersInfo> {
-    let is_virtio = |id: &String| config.devices.iter().any(|device| device.id == *id);
-    let ids = config.plugins.iter().map(|plugin| &plugin.id);
-    let registers = ids.filter(|id| !is_virtio(id)).zip(places);
-    let info = |(id, place): (&String, Place)| {
+/// Those of plugins that the VM is given; ttyS0 is among the consoles.
+fn registers<'a>(
+    config: &VmConfig,
+    places: impl Iterator<Item = (&'a str, Place)>,
+) -> Vec<RegistersInfo> {
+    let info = |(id, place): (&str, Place)| {
         Some(RegistersInfo {
-            id: id.clone(),
+            id: id.to_owned(),
             plugin: plugin(config, id)?,
             space: match place.space {
                 Space::Ports => "ports",
@@ -240,7 +240,7 @@ fn registers(config: &VmConfig, places: impl Iterator<Item = Place>) -> Vec<Regi
             line: place.line,
         })
     };
-    registers.filter_map(info).collect()
+    places.filter_map(info).collect()
 }
 
 impl DaemonInfo {

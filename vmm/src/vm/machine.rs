@@ -1,6 +1,7 @@
 //! The parts of a VM: put together, reset, and taken apart.
 
 use std::io::Write;
+use std::iter;
 use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use kvm_ioctls::{Cap, Kvm};
 use super::devices::{Connecting, Devices, Parts};
 use super::events::Events;
 use super::info::{self, Info, Layout};
+use super::serial::{SerialPort, Transcript};
 use super::terminal::Terminal;
 use super::{State, VmError, serial};
 use crate::arch::x86_64::{acpi, cpuid, layout};
@@ -47,7 +49,10 @@ pub(super) struct Machine {
     pci: Arc<PciRoot>,
     pci_ports: Arc<ConfigPorts>,
     chipset: Chipset,
+    /// Those of plugins, ttyS0 first.
     registers: Registers,
+    /// Ends after ttyS0.
+    transcript: Option<Transcript>,
     devices: Devices,
     /// The daemon of ttyS0.
     console: Option<Process>,
@@ -90,17 +95,18 @@ impl Machine {
 
         let (ports, mmio) = (Arc::new(Bus::new()), Arc::new(Bus::new()));
         let line = |gsi| Arc::new(IrqLine::new(&vm, gsi));
-        let (com1, sci) = (line(layout::IRQ_COM1), line(layout::IRQ_SCI));
-        let printed = logs.log(logs::SERIAL);
-        let chipset =
-            Chipset::new(stream, printed, com1, sci, &events.chipset_sink()).map_err(|source| {
-                VmError::Host {
-                    what: "Starting the serial port",
-                    source,
-                }
-            })?;
+        let chipset = Chipset::new(line(layout::IRQ_SCI), &events.chipset_sink());
         chipset.attach(&ports)?;
-        let registers = Registers::attach(registers, &ports, &mmio, ram.mmap(), |n| line(n))?;
+        let (port, transcript) =
+            SerialPort::new(stream, logs.log(logs::SERIAL)).map_err(|source| VmError::Host {
+                what: "Starting the log of ttyS0",
+                source,
+            })?;
+        let all: Vec<_> = iter::once(port.registers())
+            .chain(registers.iter().cloned())
+            .collect();
+        let registers = Registers::attach(&all, &ports, &mmio, ram.mmap(), |n| line(n))?;
+        drop(port);
 
         let (low, high) = layout::ram_ranges(config.memory.size);
         let mmio64 = layout::mmio64(high.unwrap_or(low).end, bits);
@@ -146,6 +152,7 @@ impl Machine {
             pci_ports,
             chipset,
             registers,
+            transcript,
             devices,
             console,
             supervisor,
@@ -261,7 +268,8 @@ impl Machine {
         // ECAM's owner has the bus that has ECAM.
         self.mmio.remove(layout::ECAM.start);
         // The console of ttyS0 shows what there is and then sees the end of its stream.
-        drop(self.chipset);
+        drop(self.registers);
+        drop(self.transcript);
         self.devices.close();
         self.supervisor.stop(Grace::default());
     }

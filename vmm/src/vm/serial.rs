@@ -1,4 +1,7 @@
-//! The console behind ttyS0: a daemon, and a stream of bytes.
+//! ttyS0: the serial port that is built in ([`port`]), and the console behind it: a daemon, and a stream of bytes.
+
+mod port;
+mod transcript;
 
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
@@ -11,6 +14,8 @@ use super::terminal::Terminal;
 use crate::config::{Port, VmConfig, console_args};
 use crate::frontend::ConnectError;
 use crate::supervisor::{Command, Process, Supervisor, locate};
+pub(super) use port::Port as SerialPort;
+pub(super) use transcript::Transcript;
 
 /// The exit status by which `outboard-console` says that a person typed Ctrl-A x.
 pub(super) const QUIT: i32 = 10;

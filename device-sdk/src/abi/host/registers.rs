@@ -1,10 +1,12 @@
 //! A plugin's device of registers, as a [`RegisterDevice`].
 
+use std::convert::Infallible;
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -69,7 +71,7 @@ pub struct Wiring {
 pub struct PluginRegisters {
     place: Place,
     operations: OutboardRegisters,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Attendant>,
     // In this order: the device is destroyed before what it was created with goes.
     device: Arc<Instance>,
     services: Arc<Services>,
@@ -89,6 +91,12 @@ struct Services {
     /// Rung when the deadline has changed, and at the end.
     bell: EventFd,
     over: AtomicBool,
+}
+
+/// The device's own thread, and what is disconnected when it ends.
+struct Attendant {
+    thread: JoinHandle<()>,
+    over: Receiver<Infallible>,
 }
 
 /// How long the device's thread may take to end; one that is stuck in the plugin is left behind.
@@ -119,9 +127,14 @@ impl PluginRegisters {
         *lock(&services.wiring) = wiring(&place);
         let thread = if operations.timer.is_some() || operations.ready.is_some() {
             let (device, services) = (Arc::clone(&instance), Arc::clone(&services));
-            let run = move || attend(&operations, &device, &services);
+            let (alive, over) = sync_channel(0);
+            let run = move || {
+                let _alive = alive;
+                attend(&operations, &device, &services);
+            };
             let thread = Builder::new().name("plugin-registers".into()).spawn(run);
-            Some(thread.map_err(Problem::Read)?)
+            let thread = thread.map_err(Problem::Read)?;
+            Some(Attendant { thread, over })
         } else {
             None
         };
@@ -220,14 +233,11 @@ impl Drop for PluginRegisters {
     fn drop(&mut self) {
         self.services.over.store(true, Ordering::Relaxed);
         self.services.ring();
-        let Some(thread) = self.thread.take() else {
+        let Some(Attendant { thread, over }) = self.thread.take() else {
             return;
         };
-        let begin = Instant::now();
-        while !thread.is_finished() && begin.elapsed() < END {
-            thread::sleep(Duration::from_millis(1));
-        }
-        if thread.is_finished() {
+        if over.recv_timeout(END) == Err(RecvTimeoutError::Disconnected) {
+            // A panic in it has been reported by its hook.
             let _ = thread.join();
         } else {
             tracing::warn!(

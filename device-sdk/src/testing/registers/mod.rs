@@ -105,7 +105,8 @@ impl Registers {
         Ok(Self::new(plugin, options, expected))
     }
 
-    fn new(plugin: Plugin, options: &[(&str, &str)], expected: Expected) -> Self {
+    /// The only device of a plugin that is there already, with these options.
+    pub fn new(plugin: Plugin, options: &[(&str, &str)], expected: Expected) -> Self {
         let options = options.iter();
         let options = options.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         Self {

@@ -2,13 +2,16 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::logs::{Log, Page};
 
-/// How much output waits for the port's thread to write it down, in bytes; what is older is dropped.
-const WAITS_MAX: usize = 64 << 10;
+/// How much is read at a time.
+const PIECE: usize = 16 << 10;
 /// A longer line is cut into several.
 const LINE_MAX: usize = 1024;
 /// Lines written down within one `WINDOW`; the rest are counted.
@@ -16,30 +19,49 @@ const WRITTEN: u32 = 2000;
 const WINDOW: Duration = Duration::from_secs(1);
 const ESCAPE: u8 = 0x1b;
 
-/// What waits to be written down. Filled by vCPUs, which never wait for a disk.
-#[derive(Debug, Default)]
-pub(super) struct Printed(VecDeque<u8>);
+/// The thread that writes down what comes over a stream. Dropped, it writes down what has come, and ends.
+pub(in crate::vm) struct Transcript {
+    ours: UnixStream,
+    thread: Option<JoinHandle<()>>,
+}
 
-impl Printed {
-    /// Keeps output. Whether it is time to write some down.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
-        let before = self.0.len();
-        for byte in bytes {
-            if self.0.len() >= WAITS_MAX {
-                self.0.pop_front();
-            }
-            self.0.push_back(*byte);
-        }
-        bytes.contains(&b'\n') || before / LINE_MAX != self.0.len() / LINE_MAX
+impl Transcript {
+    /// Begins one, and returns the end of the stream that is written to.
+    pub(super) fn begin(log: Log) -> io::Result<(UnixStream, Self)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let stream = ours.try_clone()?;
+        let run = move || take_down(stream, Writer::new(log));
+        let thread = Builder::new().name("ttyS0-log".into()).spawn(run)?;
+        let thread = Some(thread);
+        Ok((theirs, Self { ours, thread }))
     }
+}
 
-    pub(super) fn take(&mut self) -> VecDeque<u8> {
-        std::mem::take(&mut self.0)
+impl Drop for Transcript {
+    fn drop(&mut self) {
+        // Whoever writes may still be there: a device that a vCPU is stuck in.
+        let _ = self.ours.shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            // A panic in the thread has been reported by its hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn take_down(mut stream: UnixStream, mut writer: Writer) {
+    let mut bytes = vec![0; PIECE];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(count) => writer.write(bytes.get(..count).unwrap_or_default(), Instant::now()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
     }
 }
 
 /// Writes it down, not faster than a person could want it. Dropped, it writes what is left of a line.
-pub(super) struct Transcript {
+struct Writer {
     log: Log,
     line: Vec<u8>,
     /// Lines that go to the log in one piece.
@@ -49,8 +71,8 @@ pub(super) struct Transcript {
     came: u32,
 }
 
-impl Transcript {
-    pub(super) fn new(log: Log) -> Self {
+impl Writer {
+    fn new(log: Log) -> Self {
         Self {
             log,
             line: Vec::new(),
@@ -60,17 +82,13 @@ impl Transcript {
         }
     }
 
-    pub(super) fn write(&mut self, bytes: VecDeque<u8>) {
-        self.write_at(bytes, Instant::now());
-    }
-
     /// What comes in one piece is of one moment, and is one write.
-    fn write_at(&mut self, bytes: VecDeque<u8>, now: Instant) {
+    fn write(&mut self, bytes: &[u8], now: Instant) {
         if now.saturating_duration_since(self.window) >= WINDOW {
             self.end_window();
             self.window = now;
         }
-        for byte in bytes {
+        for &byte in bytes {
             if byte == b'\n' || self.line.len() >= LINE_MAX {
                 self.end_line();
             }
@@ -99,7 +117,7 @@ impl Transcript {
     }
 }
 
-impl Drop for Transcript {
+impl Drop for Writer {
     fn drop(&mut self) {
         if !self.line.is_empty() {
             self.end_line();
@@ -136,6 +154,8 @@ fn plain(line: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::logs::Logs;
 
@@ -150,15 +170,15 @@ mod tests {
     fn lines_are_written_down_as_they_end_and_the_last_one_too() {
         let folder = tempfile::tempdir().unwrap();
         let log = Logs::open(folder.path()).unwrap().log("serial").unwrap();
-        let mut transcript = Transcript::new(log);
-        let mut printed = Printed::default();
-        assert!(!printed.push(b"on"));
-        assert!(printed.push(b"e\r\ntwo\nlog"));
-        transcript.write(printed.take());
         let read = || std::fs::read_to_string(folder.path().join("serial.log")).unwrap();
-        assert_eq!(read().lines().count(), 2);
-        printed.push(b"in: ");
-        transcript.write(printed.take());
+        let (mut stream, transcript) = Transcript::begin(log).unwrap();
+        stream.write_all(b"on").unwrap();
+        stream.write_all(b"e\r\ntwo\nlog").unwrap();
+        while read().lines().count() < 2 {
+            std::thread::yield_now();
+        }
+        stream.write_all(b"in: ").unwrap();
+        // Not ended: what writes may be stuck.
         drop(transcript);
         let texts: Vec<_> = read()
             .lines()
@@ -171,14 +191,13 @@ mod tests {
     fn a_guest_that_writes_without_end_fills_no_disk() {
         let folder = tempfile::tempdir().unwrap();
         let log = Logs::open(folder.path()).unwrap().log("serial").unwrap();
-        let mut transcript = Transcript::new(log);
+        let mut writer = Writer::new(log);
         let begin = Instant::now();
-        let flood = || VecDeque::from(b"gibberish\n".repeat(1000));
         for _ in 0..50 {
-            transcript.write_at(flood(), begin);
+            writer.write(&b"gibberish\n".repeat(1000), begin);
         }
-        transcript.write_at(VecDeque::from(*b"calm\n"), begin + WINDOW);
-        drop(transcript);
+        writer.write(b"calm\n", begin + WINDOW);
+        drop(writer);
         let log = std::fs::read_to_string(folder.path().join("serial.log")).unwrap();
         let lines: Vec<_> = log
             .lines()
@@ -186,14 +205,5 @@ mod tests {
             .collect();
         assert_eq!(lines.len(), 2002);
         assert_eq!(lines[2000..], ["-- 48000 more lines were left out", "calm"]);
-    }
-
-    #[test]
-    fn nothing_grows_without_end() {
-        let mut printed = Printed::default();
-        for _ in 0..100 {
-            printed.push(&[b'x'; 1000]);
-        }
-        assert_eq!(printed.take().len(), WAITS_MAX);
     }
 }
