@@ -199,10 +199,7 @@ fn a_serial_port_of_a_plugin_prints() {
     let twice = format!("{alone},base=0x2e8");
     let (code, said) = run(&code, &["--device", &alone, "--device", &twice]);
     assert_eq!(code, Some(1));
-    assert!(
-        said.contains("the interrupt line 3 is serial0's"),
-        "{said}"
-    );
+    assert!(said.contains("the interrupt line 3 is serial0's"), "{said}");
 }
 
 /// The card of registers and its driver: data, lengths, interrupts, and what is asked of it wrongly. The

@@ -20,7 +20,7 @@
 //! | `request.rs` | what may be asked of a VM from outside |
 //! | `info.rs` | what a VM tells of itself |
 //! | `runtime_dir.rs` | the VM's own folder |
-//! | `serial.rs` | the console behind ttyS0 |
+//! | `serial.rs` | ttyS0, and the console behind it |
 //! | `signals.rs` | signals, as events |
 //! | `terminal.rs` | the terminal, as it was |
 //! | `told.rs` | how a VM is described, and what has come of it |

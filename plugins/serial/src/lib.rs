@@ -5,7 +5,7 @@
 //! The registers themselves are `vm-superio`'s.
 //!
 //! A vCPU never waits for the far end. What the guest prints goes to a socket at once, and what the socket has
-//! no room for is kept ([`outlet`]) until it has. Input waits in the socket until the receive FIFO has room.
+//! no room for is kept (`outlet.rs`) until it has. Input waits in the socket until the receive FIFO has room.
 #![allow(unsafe_code)] // The plugin's entry is a symbol that C finds.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 

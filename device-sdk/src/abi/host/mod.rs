@@ -142,7 +142,8 @@ impl Plugin {
         }
     }
 
-    /// Checks the table of a plugin that is part of this program; `name` stands for its path.
+    /// Checks the table of a plugin that is part of this program, and lets it set itself up: once for a
+    /// table. `name` stands for its path.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
