@@ -240,8 +240,7 @@ impl Vm<'_> {
             monitor::event("vm", "paused", &[]);
             return Ok(());
         }
-        // Undone in the order in which it was asked, by those who have yet to do it too.
-        self.machine.devices().resume();
+        self.machine.devices().undo_pause();
         self.machine.resume_late();
         monitor::event("vm", "resumed", &[]);
         Err(Refusal::Late(late.join(", ")))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Removes the sockets in `folder`, and the folder if it is then empty, unless somebody has it locked.
+/// Removes the sockets in `folder` and links to others, and the folder if it is then empty, unless somebody has it locked.
 /// True if nobody had.
 ///
 /// Where somebody has, and there are sockets, it is tried again for `patience`: the kernel closes the
@@ -42,13 +42,17 @@ pub fn sweep(folder: &Path, patience: Duration) -> bool {
 fn sockets(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()))
+        .filter(|entry| {
+            let kind = entry.file_type();
+            kind.is_ok_and(|kind| kind.is_socket() || kind.is_symlink())
+        })
         .map(|entry| entry.path())
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -58,11 +62,12 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let folder = base.path().join("vm");
         std::fs::create_dir(&folder).unwrap();
-        drop(UnixListener::bind(folder.join("api.sock")).unwrap());
+        drop(UnixListener::bind(folder.join("disk0.sock")).unwrap());
+        symlink("/elsewhere/api.sock", folder.join("api.sock")).unwrap();
         let lock = File::open(&folder).unwrap();
         lock.lock().unwrap();
         assert!(!sweep(&folder, Duration::ZERO));
-        assert!(folder.join("api.sock").exists());
+        assert!(folder.join("disk0.sock").exists());
         std::thread::scope(|scope| {
             let swept = scope.spawn(|| sweep(&folder, Duration::from_secs(20)));
             std::thread::sleep(Duration::from_millis(50));

@@ -341,7 +341,6 @@ fuzz_target!(|life: Life| {
         deadlines: Deadlines {
             start: SHORT,
             call: SHORT,
-            pause: SHORT,
             reset: SHORT,
         },
     };

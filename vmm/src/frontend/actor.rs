@@ -289,8 +289,10 @@ impl Actor {
                 }
                 Command::Reset(number) => self.reset(number),
                 Command::Pause(done) => {
-                    let paused = self.within(self.spec.deadlines.pause, |link, _| link.pause());
-                    self.stopped(paused);
+                    if let Some(link) = &mut self.link {
+                        let paused = link.pause().map(Some);
+                        self.stopped(paused);
+                    }
                     // Nobody may be waiting for it any more.
                     let _ = done.send(());
                 }
@@ -321,18 +323,10 @@ impl Actor {
         &mut self,
         request: impl FnOnce(&mut Link, &MemoryTable) -> Result<T, CallError>,
     ) -> Result<Option<T>, CallError> {
-        self.within(self.spec.deadlines.call, request)
-    }
-
-    fn within<T>(
-        &mut self,
-        deadline: Duration,
-        request: impl FnOnce(&mut Link, &MemoryTable) -> Result<T, CallError>,
-    ) -> Result<Option<T>, CallError> {
         let Some(link) = &mut self.link else {
             return Ok(None);
         };
-        let _deadline = self.watch.within(deadline);
+        let _deadline = self.watch.within(self.spec.deadlines.call);
         request(link, &self.memory).map(Some)
     }
 

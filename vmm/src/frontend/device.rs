@@ -39,9 +39,6 @@ pub struct Deadlines {
     pub start: Duration,
     /// For one thing that the driver asks: starting, config access.
     pub call: Duration,
-    /// For stopping every ring where it is: requests under way have to end first, and how long a disk
-    /// takes is not the backend's fault.
-    pub pause: Duration,
     /// From the driver's reset to the last ring's end, whatever else is going on.
     pub reset: Duration,
 }
@@ -55,13 +52,8 @@ const RETIRE: Duration = Duration::from_secs(1);
 
 impl Default for Deadlines {
     fn default() -> Self {
-        let [start, call, pause, reset] = [10, 5, 20, 4].map(Duration::from_secs);
-        Self {
-            start,
-            call,
-            pause,
-            reset,
-        }
+        let [start, call, reset] = [10, 5, 4].map(Duration::from_secs);
+        Self { start, call, reset }
     }
 }
 
@@ -235,6 +227,10 @@ impl Device {
     /// Stops every ring where it is; posted. Call it with all vCPUs parked. No ring is touched any
     /// more once the receiver has something. Disconnected without, it was not carried out: the device
     /// is closing.
+    ///
+    /// It has no deadline, for requests under way have to end first, and how long a disk takes is not the
+    /// backend's fault. Who has waited enough posts [`resume`](Self::resume) behind it. A driver's reset
+    /// has its deadline also meanwhile.
     pub fn pause(&self) -> mpsc::Receiver<()> {
         let (done, paused) = mpsc::channel();
         self.threads.inbox.owner(Command::Pause(done));

@@ -114,6 +114,12 @@ impl Fake {
         stream.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
+    /// Sends these bytes, asked or not.
+    pub(super) fn say(&self, bytes: &[u8]) {
+        let mut stream = self.get().stream.as_ref().unwrap().try_clone().unwrap();
+        stream.write_all(bytes).unwrap();
+    }
+
     /// Sends `CONFIG_CHANGE` and waits for the acknowledgement.
     pub(super) fn change_config(&self) {
         let mut stream = self.get().requests.as_ref().unwrap().try_clone().unwrap();

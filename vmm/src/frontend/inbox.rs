@@ -77,7 +77,7 @@ impl Inbox {
         true
     }
 
-    /// Posts what the VM's owner wants, who does so once at a time: there is always room for it.
+    /// Posts what the VM's owner wants, who does so once in many seconds: there is always room for it.
     pub(super) fn owner(&self, command: Command) {
         self.posted().commands.push_back(command);
         self.ready.notify_one();

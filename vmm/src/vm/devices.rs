@@ -28,7 +28,7 @@ use crate::transport::{VirtioPci, in_ram};
 const STOP: Duration = Duration::from_secs(8);
 
 /// How long all devices together may take to stop or start their rings: requests under way end first.
-const PAUSE: Duration = Duration::from_secs(25);
+const PAUSE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What every device of a VM is made with.
@@ -331,6 +331,13 @@ impl Devices {
     /// Lets the rings go on. The names of the devices that have not yet.
     pub(super) fn resume(&self) -> Vec<String> {
         self.all(Device::resume)
+    }
+
+    /// Lets the rings go on, those too that are yet to stop. Nothing is waited for.
+    pub(super) fn undo_pause(&self) {
+        for (_, device, _) in self.seated() {
+            drop(device.resume());
+        }
     }
 
     /// Has every device do something, all at once, and waits until all have.

@@ -125,6 +125,8 @@ impl Vm<'_> {
         let Some(id) = self.machine.devices().free(slot) else {
             return;
         };
+        // Its guest may have ejected it unasked.
+        self.description.take_out(&id);
         let properties = [("id", id.as_str()), ("bdf", &bdf(slot))];
         monitor::event("vm", "device-removed", &properties);
         let waiting = std::mem::take(&mut self.successors);

@@ -252,10 +252,9 @@ impl Drop for PluginRegisters {
 fn attend(operations: &OutboardRegisters, device: &Instance, services: &Services) {
     let mut events = [EpollEvent::empty(); 16];
     while !services.over.load(Ordering::Relaxed) {
-        let left =
-            lock(&services.deadline).map(|end| end.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
-            *lock(&services.deadline) = None;
+        // In one step: a vCPU may set the timer anew at any moment.
+        let expired = lock(&services.deadline).take_if(|end| *end <= Instant::now());
+        if expired.is_some() {
             if let Some(timer) = operations.timer {
                 // SAFETY: a device of this table.
                 device.call(|device| unsafe { timer(device) });
@@ -266,6 +265,8 @@ fn attend(operations: &OutboardRegisters, device: &Instance, services: &Services
             PollFd::new(services.epoll.0.as_fd(), PollFlags::POLLIN),
             PollFd::new(services.bell.as_fd(), PollFlags::POLLIN),
         ];
+        let left =
+            lock(&services.deadline).map(|end| end.saturating_duration_since(Instant::now()));
         // EINTR is as good as a wake-up.
         let _ = ppoll(&mut fds, left.map(TimeSpec::from_duration), None);
         let _ = services.bell.read();

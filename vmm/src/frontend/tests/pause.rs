@@ -11,14 +11,15 @@ fn bases(bench: &Bench) -> Vec<(u32, u32)> {
         .collect()
 }
 
-/// A backend that stops every ring at 7.
-fn stops_at_7(fake: &Fake) {
+/// What a backend says whose ring 1 stops at 7.
+fn at_7() -> Vec<u8> {
     let code = u32::from(FrontendReq::GET_VRING_BASE);
     let body: Vec<u8> = [1u32, 7].into_iter().flat_map(u32::to_ne_bytes).collect();
-    fake.on(
-        FrontendReq::GET_VRING_BASE,
-        Answer::Bytes(message(code, 5, &body)),
-    );
+    message(code, 5, &body)
+}
+
+fn stops_at_7(fake: &Fake) {
+    fake.on(FrontendReq::GET_VRING_BASE, Answer::Bytes(at_7()));
 }
 
 #[test]
@@ -57,12 +58,34 @@ fn a_reset_of_what_is_stopped_begins_anew() {
     until("started", || bases(&bench) == [(1, 0)]);
 }
 
+/// A disk may take its time. Whoever waited has gone, and nothing is lost.
 #[test]
-fn a_backend_that_does_not_stop_is_cut_off_and_nothing_of_its_rings_is_touched() {
-    let bench = bench_with(Fake::new(), |spec| spec.deadlines.pause = SHORT).unwrap();
+fn a_backend_that_stops_late_goes_on_from_there() {
+    let bench = bench(Fake::new());
+    bench.device.start(start(&[1]));
+    let silence = Answer::Bytes(Vec::new());
+    bench.fake.on(FrontendReq::GET_VRING_BASE, silence);
+    let paused = bench.device.pause();
+    assert!(paused.recv_timeout(SHORT).is_err());
+    let resumed = bench.device.resume();
+    assert!(resumed.recv_timeout(SHORT).is_err());
+    bench.fake.say(&at_7());
+    paused.recv().unwrap();
+    resumed.recv().unwrap();
+    assert_eq!(bases(&bench), [(1, 0), (1, 7)]);
+    assert!(!bench.device.is_lost());
+    assert_eq!(bench.ear.count("needs reset"), 0);
+}
+
+#[test]
+fn a_reset_ends_the_wait_for_a_backend_that_does_not_stop() {
+    let bench = bench_with(Fake::new(), |spec| spec.deadlines.reset = SHORT).unwrap();
     bench.device.start(start(&[0]));
     bench.fake.on(FrontendReq::GET_VRING_BASE, Answer::Hang);
-    bench.device.pause().recv().unwrap();
+    let paused = bench.device.pause();
+    until("asked", || bench.has_seen(FrontendReq::GET_VRING_BASE));
+    bench.reset();
+    paused.recv().unwrap();
     assert!(bench.device.is_lost());
     bench.device.resume().recv().unwrap();
     bench.is_degraded();
