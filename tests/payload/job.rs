@@ -45,6 +45,11 @@ pub fn run(line: &str) {
             "leave" => check(job, leave()),
             "hostile" => check(job, hostile(number(line, "seed", 1))),
             "plug" => check(job, plug(number(line, "cycles", 1))),
+            // Lets go of its disk, which nobody has asked for.
+            "let-go" => {
+                port::out32(SLOTS_EJECT, 1 << DISK_SLOT);
+                say!("let go");
+            }
             // Slots of its own devices aside, again and again.
             "eject" => {
                 say!("ejecting");

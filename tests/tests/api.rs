@@ -331,6 +331,39 @@ fn devices_come_and_go_in_cloud_hypervisors_words() {
     home.assert_left_clean();
 }
 
+/// A guest may eject what nobody has asked it to. It is out of the VM for good then, and the VM boots again.
+#[test]
+fn a_disk_that_the_guest_ejects_by_itself_is_gone() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    let vmm = Vmm::called_cloud_hypervisor(&home);
+    let log = home.path().join("ttyS0");
+    let created = vmm.put(
+        "vm.create",
+        &json!({
+            "payload": { "kernel": payload(), "cmdline": "jobs=let-go,spin" },
+            "memory": { "size": 64 << 20 },
+            "serial": { "mode": "File", "file": log },
+            "disks": [{ "path": disk(home.path(), "a.img", 64) }],
+        }),
+    );
+    assert_eq!(created, (204, Value::Null));
+    vmm.does("vm.boot");
+    let disks = || vmm.ask("GET", "vm.info").1["config"]["disks"].clone();
+    let count = || disks().as_array().map_or(0, Vec::len);
+    until(|| said(&log).contains("let go") && count() == 0);
+    let other = json!({ "path": disk(home.path(), "b.img", 64) });
+    let (status, answer) = vmm.put("vm.add-disk", &other);
+    assert_eq!((status, &answer["id"]), (200, &json!("disk0")), "{answer}");
+    assert_eq!(count(), 1);
+    vmm.does("vm.shutdown");
+    vmm.does("vm.boot");
+    vmm.does("vmm.shutdown");
+    assert_eq!(vmm.end().code(), Some(0));
+}
+
 fn said(log: &Path) -> String {
     fs::read_to_string(log).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! What a running VM does, as `outboard info`, `outboard top` and its API tell it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -143,6 +144,36 @@ fn judge(counters: &Value, requests: u64) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// As one does that is being suspended while its disk takes its time.
+#[test]
+fn one_that_does_not_answer_for_a_while_is_not_taken_for_ended() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    let guest = busy(&home);
+    let vmm = Pid::from_raw(guest.pid());
+    let mut top = verb(
+        &home,
+        &["top", "web", "--interval", "0.1", "--output", "json"],
+    );
+    let mut top = top.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(top.stdout.take().unwrap()).lines();
+    let mut states = lines.map(|line| {
+        let sample: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        sample["state"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(states.next().unwrap(), "running");
+    kill(vmm, Signal::SIGSTOP).unwrap();
+    assert!(states.any(|state| state == "no answer"));
+    kill(vmm, Signal::SIGCONT).unwrap();
+    assert!(states.any(|state| state == "running"));
+    succeed(&home, &["destroy", "web"]);
+    assert!(states.all(|state| state != "no answer"));
+    assert!(top.wait().unwrap().success());
+    guest.end();
 }
 
 #[test]

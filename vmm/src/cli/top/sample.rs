@@ -120,6 +120,9 @@ impl Progress {
     }
 }
 
+/// The state of one that did not answer: what it does is not known.
+pub(super) const NO_ANSWER: &str = "no answer";
+
 impl Sample {
     pub(super) fn between(before: &Moment, now: &Moment, progress: &Progress) -> Self {
         let seconds = now.at.saturating_duration_since(before.at).as_secs_f64();

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 
 use outboard::kvm::meanings;
 
-use super::sample::{QueueSample, Sample, VcpuSample};
+use super::sample::{NO_ANSWER, QueueSample, Sample, VcpuSample};
 
 /// So many vCPUs have a column each; of more, their sum is shown.
 const COLUMNS: usize = 4;
@@ -13,6 +13,10 @@ const COLUMNS: usize = 4;
 /// All of it, as lines of 80 characters. `queued`: what the device has and has not answered.
 pub(super) fn of(sample: &Sample) -> String {
     let mut text = String::new();
+    if sample.state == NO_ANSWER {
+        let _ = writeln!(text, "{}: {NO_ANSWER}", sample.name);
+        return text;
+    }
     let _ = writeln!(
         text,
         "{}: {}, a second in the last {:.1} s",
