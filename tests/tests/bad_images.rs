@@ -7,7 +7,7 @@ use std::process::Command;
 
 use outboard_tests::daemons::daemon;
 use outboard_tests::guest::{disk, has_kvm, payload};
-use outboard_tests::refusal::{FAILED, USAGE, home, refused, run};
+use outboard_tests::refusal::{FAILED, USAGE, home, output, refused, run};
 
 #[test]
 fn iso_images_that_are_none() {
@@ -51,6 +51,29 @@ fn iso_images_that_are_none() {
         USAGE,
         &["--cdrom FILE", "--kernel FILE"],
     );
+}
+
+/// No error, for a guest may write such a beginning; but whoever made the image ought to know.
+#[test]
+fn a_disk_that_begins_as_qcow2_and_is_called_raw() {
+    if !has_kvm() {
+        return;
+    }
+    let home = home();
+    let warnings = || {
+        let args = ["--cmdline", "jobs=hello", "--disk", "path=disk.img"];
+        let output = output(&home, run(&args));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said.matches("WARN").count(), said.matches("disk0").count());
+        said.matches("begins as a qcow2 image").count()
+    };
+    assert_eq!(warnings(), 0);
+    let disk = home.path().join("disk.img");
+    let mut bytes = fs::read(&disk).unwrap();
+    bytes[..4].copy_from_slice(b"QFI\xfb");
+    fs::write(&disk, bytes).unwrap();
+    assert_eq!(warnings(), 1);
 }
 
 #[test]
