@@ -116,6 +116,30 @@ fn the_daemon_goes_with_the_vmm() {
     }
 }
 
+/// A wrapper whose child leaves its group, its session and its parent, and hears no SIGTERM.
+#[test]
+fn what_has_left_the_daemon_goes_with_it() {
+    if !has_kvm() {
+        return;
+    }
+    let deaf = "trap \"\" TERM; while :; do sleep 1; done";
+    let wrapper = "(setsid sh -c \"$1\" &); exec \"$2\" --socket \"$0\" --path disk.img";
+    let block = daemon("outboard-block");
+    let spawn = format!("sh -c '{wrapper}' {{socket}} '{deaf}' {}", block.display());
+    let home = home();
+    let mut guest = Guest::start(vm(&home, "jobs=block,hello,spin requests=64", &spawn));
+    guest.expect("hello");
+    let astray = || {
+        let there = home.processes().into_iter();
+        there.filter(|(_, name)| name == "sh").count()
+    };
+    assert_eq!(astray(), 1, "{:?}", home.processes());
+    // With the device, while the VM goes on; then with the VM.
+    kill(Pid::from_raw(guest.pid()), Signal::SIGTERM).unwrap();
+    guest.end();
+    home.assert_left_clean();
+}
+
 #[test]
 fn on_exit_is_heard() {
     if !has_kvm() {

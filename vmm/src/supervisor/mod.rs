@@ -5,7 +5,8 @@
 //! that ends would be told that the VMM is gone.
 //!
 //! What a daemon inherits is exactly what its [`Command`] names. It goes, whatever happens to the
-//! VMM, by one of: end of file on its stream, the parent-death signal, or [`Supervisor::stop`].
+//! VMM, by one of: end of file on its stream, the parent-death signal, or [`Supervisor::stop`]. What it
+//! has started ends with it, wherever it went (`strays`), unless the VMM itself was killed by SIGKILL.
 #![cfg_attr(
     not(test),
     warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
@@ -13,8 +14,10 @@
 
 mod command;
 mod locate;
+mod pidfd;
 mod process;
 mod spawn;
+mod strays;
 mod usage;
 mod watch;
 mod words;

@@ -10,12 +10,16 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+use super::strays::{Mark, Strays};
 use super::words::{LastWords, Words};
 use crate::logs::Log;
 
-/// How long what an ended daemon has left in its group may take to end too, once it has been asked.
+/// How long what an ended daemon has left may take to end too, once it has been asked.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
+/// How long it is looked for after the first of it has been killed.
+const KILLING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
+const LOOK_MAX: Duration = Duration::from_millis(50);
 
 /// A spawned daemon. Clones name the same one; dropping them leaves it running, its
 /// [`Supervisor`](super::Supervisor) stops it.
@@ -27,6 +31,7 @@ struct Inner {
     id: String,
     pid: Pid,
     own_group: bool,
+    mark: Mark,
     exit: Mutex<Option<ExitStatus>>,
     exited: Condvar,
     at_end: Mutex<AtEnd>,
@@ -44,11 +49,12 @@ impl fmt::Debug for AtEnd {
 }
 
 impl Process {
-    pub(super) fn new(id: &str, pid: Pid, own_group: bool, log: Option<Log>) -> Self {
+    pub(super) fn new(id: &str, pid: Pid, own_group: bool, mark: Mark, log: Option<Log>) -> Self {
         Self(Arc::new(Inner {
             id: id.into(),
             pid,
             own_group,
+            mark,
             exit: Mutex::new(None),
             exited: Condvar::new(),
             at_end: Mutex::default(),
@@ -138,8 +144,8 @@ impl Process {
     }
 
     /// Reaps a process that has ended, under the lock that [`signal`](Self::signal) takes, and ends
-    /// what it has left in its group: a daemon has ended when all of it has. Blocks for
-    /// [`LEFT_BEHIND`] at most.
+    /// what it has left: a daemon has ended when all of it has. Blocks for [`LEFT_BEHIND`] and
+    /// [`KILLING`] at most.
     pub(super) fn reap(&self, reap: impl FnOnce() -> Option<ExitStatus>) -> bool {
         let mut exit = self.exit();
         if exit.is_none() {
@@ -148,8 +154,8 @@ impl Process {
                 let _ = killpg(self.0.pid, Signal::SIGTERM);
             }
             *exit = reap();
-            if self.0.own_group && exit.is_some() {
-                self.end_group();
+            if exit.is_some() {
+                self.end_left();
             }
         }
         self.0.exited.notify_all();
@@ -161,17 +167,36 @@ impl Process {
         ended
     }
 
-    /// Waits for a group that has been asked to end. As long as one of it lives nobody else is given
-    /// its number.
-    fn end_group(&self) {
+    /// Waits for a group that has been asked to end, and ends what has left it. As long as one of the
+    /// group lives nobody else is given its number.
+    fn end_left(&self) {
         let begin = Instant::now();
-        while killpg(self.0.pid, None).is_ok() {
+        let group = |signal| self.0.own_group && killpg(self.0.pid, signal).is_ok();
+        let mut strays = Strays::of(&self.0.mark);
+        let mut look = LOOK;
+        while group(None) | strays.ask() {
             if begin.elapsed() >= LEFT_BEHIND {
-                tracing::warn!(
+                return self.kill_left(group, strays);
+            }
+            std::thread::sleep(look);
+            look = look.saturating_mul(2).min(LOOK_MAX);
+        }
+    }
+
+    /// The same by force, until nobody is left: who is killed may have started another before.
+    fn kill_left(&self, group: impl Fn(Option<Signal>) -> bool, mut strays: Strays<'_>) {
+        tracing::warn!(
+            device = self.id(),
+            "The daemon has ended and left processes that do not; killed"
+        );
+        group(Some(Signal::SIGKILL));
+        let begin = Instant::now();
+        while strays.kill() {
+            if begin.elapsed() >= KILLING {
+                tracing::error!(
                     device = self.id(),
-                    "The daemon has ended and left processes that do not; killed"
+                    "What the daemon has left outlives SIGKILL"
                 );
-                let _ = killpg(self.0.pid, Signal::SIGKILL);
                 return;
             }
             std::thread::sleep(LOOK);

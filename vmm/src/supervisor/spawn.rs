@@ -1,9 +1,9 @@
 //! Fork and exec, with what a daemon inherits and what follows it.
-#![allow(unsafe_code)] // pre_exec, and pidfd_open, which no crate here wraps
+#![allow(unsafe_code)] // pre_exec
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 
@@ -11,19 +11,21 @@ use outboard_device::daemon::{COUNTERS, UNTIMED_LOG};
 
 use super::Error;
 use super::command::Command;
+use super::pidfd::PidFd;
+use super::strays::{self, Mark};
 use crate::logs;
 
 /// A child as the supervisor's thread holds it.
 pub(super) struct Spawned {
     pub(super) child: Child,
     /// Readable once the child has ended.
-    pub(super) pidfd: OwnedFd,
+    pub(super) pidfd: PidFd,
     /// Its standard error, and its standard output unless it owns the terminal. Non-blocking.
     pub(super) stderr: File,
 }
 
-/// Spawns `command`. The calling thread must live as long as the VMM.
-pub(super) fn spawn(command: &Command) -> Result<Spawned, Error> {
+/// Spawns `command`, marked. The calling thread must live as long as the VMM.
+pub(super) fn spawn(command: &Command, mark: &Mark) -> Result<Spawned, Error> {
     let failed = |source| Error::Spawn {
         program: command.program.clone(),
         source,
@@ -31,6 +33,7 @@ pub(super) fn spawn(command: &Command) -> Result<Spawned, Error> {
     let (reader, writer) = io::pipe().map_err(failed)?;
     let mut std = std::process::Command::new(&command.program);
     std.args(&command.args).env(UNTIMED_LOG, "1");
+    std.env(strays::VARIABLE, mark.value());
     // Those of another VMM, which has started this one, name nothing here.
     std.env_remove(COUNTERS)
         .envs(command.variables.iter().cloned());
@@ -51,7 +54,7 @@ pub(super) fn spawn(command: &Command) -> Result<Spawned, Error> {
     // here; it takes no lock and allocates nothing.
     unsafe { std.pre_exec(move || in_child(parent, &inherited)) };
     let mut child = std.spawn().map_err(failed)?;
-    let opened = pidfd_open(&child).and_then(|pidfd| {
+    let opened = PidFd::open(child.id().cast_signed()).and_then(|pidfd| {
         let stderr = File::from(OwnedFd::from(reader));
         set_nonblocking(&stderr)?;
         Ok((pidfd, stderr))
@@ -111,15 +114,6 @@ fn in_child(parent: u32, inherited: &[RawFd]) -> io::Result<()> {
         check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })?;
     }
     Ok(())
-}
-
-fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes a pid and flags; the child has not been reaped, so the pid is its.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
-    let fd = RawFd::try_from(fd).unwrap_or(-1);
-    check(fd)?;
-    // SAFETY: the kernel has just returned this descriptor (close-on-exec) and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn set_nonblocking(file: &File) -> io::Result<()> {

@@ -62,6 +62,48 @@ fn what_a_daemon_has_left_behind_ends_with_it() {
     }
 }
 
+/// A daemon that ends when `go` is written to it. What it starts leaves its group, its session and
+/// its parent, hears no SIGTERM, and says its number.
+fn daemonizing(id: &str) -> (Command, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let deaf = "trap '' TERM; echo $$; while :; do sleep 1; done";
+    let script = format!("exec 0<&$0; (setsid sh -c \"{deaf}\" &); read x");
+    let script = script.replace("$$", "\\$\\$");
+    let bash = Command::new(id, "/bin/bash").arg("-c").arg(script);
+    (bash.fd(theirs), ours)
+}
+
+#[test]
+fn what_has_left_a_daemon_ends_with_it_too() {
+    let supervisor = Supervisor::start().unwrap();
+    let ((first, go), (second, _stay)) = (daemonizing("disk0"), daemonizing("disk1"));
+    let daemons = [first, second].map(|command| supervisor.spawn(command).unwrap());
+    let begin = Instant::now();
+    let [mine, others] = daemons.each_ref().map(|daemon| {
+        loop {
+            if let Some(pid) = daemon.last_words().lines.first() {
+                break pid.clone();
+            }
+            assert!(begin.elapsed() < LONG, "it starts nothing");
+            std::thread::sleep(SHORT);
+        }
+    });
+    let group = |pid: &str| {
+        let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+        nix::unistd::getpgid(Some(pid)).unwrap().as_raw()
+    };
+    assert_ne!(group(&mine), daemons[0].pid(), "it has left the group");
+    (&go).write_all(b"go\n").unwrap();
+    daemons[0].wait(LONG).unwrap();
+    assert!(
+        is_dead(&mine),
+        "the daemon's end is that of all it has started"
+    );
+    assert!(!is_dead(&others), "and of nothing else");
+    drop(supervisor);
+    assert!(is_dead(&others));
+}
+
 /// Ended, reaped or not.
 fn is_dead(pid: &str) -> bool {
     std::fs::read_link(format!("/proc/{pid}/exe")).is_err()

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 
 use super::process::Process;
 use super::spawn::{Spawned, spawn};
+use super::strays::Mark;
 use super::{Error, Request};
 use crate::logs::Logs;
 
@@ -73,13 +74,14 @@ impl Watch {
 
     fn spawn(&mut self, command: &super::Command) -> Result<Process, Error> {
         tracing::debug!(device = command.id, %command, "Spawning");
-        let spawned = spawn(command)?;
+        let mark = Mark::new();
+        let spawned = spawn(command, &mark)?;
         let pid = Pid::from_raw(spawned.child.id().cast_signed());
         let log = self.logs.log(&command.id);
         if let Some(log) = &log {
             log.line(&format!("-- {command}, process {pid}"));
         }
-        let process = Process::new(&command.id, pid, !command.terminal, log);
+        let process = Process::new(&command.id, pid, !command.terminal, mark, log);
         self.watched.push(Watched {
             process: process.clone(),
             spawned,
@@ -134,8 +136,7 @@ impl Watched {
     /// Reaps the child if it has ended. Its last words are taken first, so that whoever learns of
     /// the end can show them.
     fn has_ended(&mut self) -> bool {
-        let mut fds = [PollFd::new(self.spawned.pidfd.as_fd(), PollFlags::POLLIN)];
-        if !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..)) {
+        if !self.spawned.pidfd.has_ended() {
             return false;
         }
         self.listen();
