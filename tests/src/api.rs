@@ -39,6 +39,14 @@ pub fn cloud_hypervisor(home: &Home) -> Command {
     command
 }
 
+/// One without a VM, called so.
+pub fn vmm(home: &Home) -> Vmm {
+    let socket = home.path().join("api.sock");
+    let mut command = cloud_hypervisor(home);
+    command.arg("--api-socket").arg(&socket);
+    Vmm::start(command, &socket)
+}
+
 /// A VMM with an API. Dropped, it is killed.
 pub struct Vmm {
     child: Child,

@@ -75,6 +75,10 @@ fn command_lines_that_cannot_be_meant() {
         ),
         (&["--net", "tap=t,mac=zz"], &["'zz'", "02:00:5e"]),
         (
+            &["--net", "user,create=on"],
+            &["net 'net0': create", "tap=NAME,create=on"],
+        ),
+        (
             &["--device", "vhost-user,id=quark,socket=/s"],
             &["'quark' is no virtio device", "rng"],
         ),
@@ -351,10 +355,14 @@ fn what_one_may_not_open() {
     let good = ["--log-dir", "off", "--cmdline", "jobs=hello"];
     let good = [&good[..], &["--disk", "path=disk.img,readonly"]].concat();
     assert_eq!(output(&home, as_nobody(&good)).status.code(), Some(0));
-    let tap = ["--log-dir", "off", "--net", "tap=no-such-tap"];
+    let tap = ["--log-dir", "off", "--net", "tap=no-such-tap,create=on"];
     // With the device and without it.
     let told = match File::options().write(true).open("/dev/net/tun") {
-        Ok(_) => ["'no-such-tap'", "net0", "ip tuntap add"],
+        Ok(_) => [
+            "'no-such-tap'",
+            "net0",
+            "not permitted: run `sudo ip tuntap add",
+        ],
         Err(_) => ["/dev/net/tun", "net0", "outboard-net ended"],
     };
     refused(&home, as_nobody(&tap), FAILED, &told);

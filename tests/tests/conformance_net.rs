@@ -1,4 +1,4 @@
-//! `outboard-net` against the conformance kit, by frames sent to a tap that is down.
+//! `outboard-net` against the conformance kit, by frames sent to a tap that nobody listens on.
 #![allow(clippy::unwrap_used, clippy::panic)] // Tests fail by panicking, their helpers too.
 
 use std::fs::File;
@@ -22,7 +22,7 @@ fn endpoint() -> Option<Listening> {
     }
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let tap = format!("ob{}c{count}", std::process::id());
-    let args = ["--tap", &tap, "--mac", "52:54:00:01:02:03"];
+    let args = ["--tap", &tap, "--create", "--mac", "52:54:00:01:02:03"];
     let mut frame = vec![0; HEADER_LEN];
     frame.extend([0xff; 6]);
     frame.extend([0x52, 0x54, 0, 1, 2, 3, 0x88, 0xb5]);

@@ -99,10 +99,15 @@ fn a_tap_is_missing_and_is_said_to_be() {
     if !has_kvm() || !has_containers(&home) {
         return;
     }
-    let (code, said) = run(&home, &["--net", "tap=tap0"]);
-    assert_eq!(code, Some(1), "{said}");
-    for part in ["/dev/net/tun", "net0"] {
-        assert!(said.contains(part), "{said}");
+    for (net, parts) in [
+        ("tap=tap0", ["Tap 'tap0' does not exist", "net0"]),
+        ("tap=tap0,create=on", ["/dev/net/tun", "net0"]),
+    ] {
+        let (code, said) = run(&home, &["--net", net]);
+        assert_eq!(code, Some(1), "{said}");
+        for part in parts {
+            assert!(said.contains(part), "{said}");
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::pairs::Pairs;
 use crate::stream::{Stream, StreamError};
 use crate::subnet::Subnet;
 use crate::switch::cli::SwitchArgs;
-use crate::tap::{Tap, TapError};
+use crate::tap::{IfAbsent, Tap, TapError};
 
 /// Serves a network card on a tap or a stream socket to a virtual machine, over vhost-user.
 #[derive(Debug, Parser)]
@@ -44,6 +44,10 @@ pub struct Cli {
     /// Which cable.
     #[command(flatten)]
     pub cable: CableArgs,
+
+    /// Make the tap, where permitted, if it does not exist, and bring it up. It ends with the daemon.
+    #[arg(long, conflicts_with_all = ["tap_fd", "ip", "stream", "stream_fd", "stream_listen"])]
+    pub create: bool,
 
     /// Pairs of queues, each with a thread; more than one only on a tap by its name.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["tap_fd", "ip", "stream", "stream_fd", "stream_listen"],
@@ -74,7 +78,7 @@ pub enum Verb {
 #[derive(Clone, Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub struct CableArgs {
-    /// Name of the tap. One that does not exist is made, where permitted, and ends with the daemon.
+    /// Name of the tap. One that does not exist is an error, unless `--create` is given.
     #[arg(long = "tap", value_name = "NAME")]
     pub tap_name: Option<String>,
 
@@ -118,10 +122,10 @@ pub enum CableError {
 
 impl CableArgs {
     /// Takes the cable with `queues` queues, which will report to `link`.
-    fn open(&self, queues: u16, link: &Arc<Link>) -> Result<Pairs, CableError> {
+    fn open(&self, queues: u16, absent: IfAbsent, link: &Arc<Link>) -> Result<Pairs, CableError> {
         let link = Arc::clone(link);
         if let (Some(name), true) = (&self.tap_name, queues > 1) {
-            let taps = Tap::open_queues(name, queues)?;
+            let taps = Tap::open_queues(name, queues, absent)?;
             return Pairs::new(taps.into_iter().map(Cable::Tap).collect())
                 .map_err(CableError::Queues);
         }
@@ -140,7 +144,8 @@ impl CableArgs {
             Cable::Stream(Stream::listen(path, link)?)
         } else {
             // clap sees to it that there is one of them.
-            Cable::Tap(Tap::open(self.tap_name.as_deref().unwrap_or_default())?)
+            let name = self.tap_name.as_deref().unwrap_or_default();
+            Cable::Tap(Tap::open(name, absent)?)
         };
         Pairs::new(vec![cable]).map_err(CableError::Queues)
     }
@@ -150,7 +155,12 @@ impl Cli {
     /// Takes the cable and makes the card.
     pub fn card(&self) -> Result<Card, CableError> {
         let link = Arc::new(Link::new());
-        let pairs = self.cable.open(self.queues, &link)?;
+        let absent = if self.create {
+            IfAbsent::Create
+        } else {
+            IfAbsent::Refuse
+        };
+        let pairs = self.cable.open(self.queues, absent, &link)?;
         Ok(Card::new(pairs, link, self.mac, self.mtu))
     }
 }
@@ -179,6 +189,8 @@ mod tests {
         assert!(parse(&["--stream-fd", "5"]).is_ok());
         assert!(parse(&["--stream-listen", "/s"]).is_ok());
         assert!(parse(&["--stream-listen", "/s", "--stream", "/t"]).is_err());
+        assert!(parse(&["--tap", "a", "--create"]).is_ok());
+        assert!(parse(&["--stream", "/s", "--create"]).is_err());
         assert!(parse(&["--tap", "a", "--mac", "01:00:00:00:00:00"]).is_err());
         assert!(parse(&["--tap", "a", "--mtu", "67"]).is_err());
         assert!(parse(&["--tap", "a", "--queues", "2"]).is_ok());

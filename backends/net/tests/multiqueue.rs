@@ -3,11 +3,10 @@
 
 mod host;
 
-use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use host::{ETHERTYPE, LIMIT, PacketSocket, can_make_taps, frame, ip};
+use host::{ETHERTYPE, LIMIT, PacketSocket, Tap, frame};
 use outboard_device::driver::net::{Header, Receive, Transmit};
 use outboard_device::driver::{Daemon, Driver, Options, QueueOptions, Segment};
 
@@ -25,20 +24,16 @@ const HOST: [u8; 6] = [0x52, 0x54, 0, 9, 9, 9];
 struct Bench {
     driver: Driver,
     daemon: Daemon,
-    tap: String,
+    tap: Tap,
     receive: Vec<Receive>,
 }
 
 impl Bench {
     /// A card all of whose queues run. `None`, with a word on stdout, where taps cannot be made.
     fn new(name: &str, features: u64) -> Option<Self> {
-        if let Err(reason) = can_make_taps() {
-            let _ = writeln!(io::stdout(), "SKIPPED, no tap can be made here: {reason}");
-            return None;
-        }
-        let tap = format!("ob{}{name}", std::process::id());
+        let tap = Tap::up(format!("ob{}{name}", std::process::id()), &["multi_queue"])?;
         let program = Path::new(env!("CARGO_BIN_EXE_outboard-net"));
-        let args = ["--tap", &tap, "--queues", "3", "--log-level", "debug"];
+        let args = ["--tap", &tap.0, "--queues", "3", "--log-level", "debug"];
         let (daemon, stream) = Daemon::spawn(program, args).unwrap();
         let options = Options {
             features,
@@ -48,9 +43,6 @@ impl Bench {
             Ok(driver) => driver,
             Err(error) => panic!("{error:?}; the daemon says: {}", daemon.words()),
         };
-        let quiet = format!("/proc/sys/net/ipv6/conf/{tap}/disable_ipv6");
-        let _ = std::fs::write(quiet, "1");
-        ip(&["link", "set", &tap, "up"]);
         Some(Self {
             driver,
             daemon,
@@ -93,7 +85,7 @@ impl Bench {
     /// Sends UDP packets of many flows from the host; returns how many came on each pair.
     fn spread(&mut self) -> Vec<usize> {
         const FLOWS: u8 = 100;
-        let socket = PacketSocket::on(&self.tap, 0x0800).unwrap();
+        let socket = PacketSocket::on(&self.tap.0, 0x0800).unwrap();
         for flow in 0..FLOWS {
             let ip = [
                 0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
@@ -132,7 +124,7 @@ fn the_driver_chooses_how_many_pairs_it_uses() {
     let counts = bench.spread();
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
 
-    let host = PacketSocket::on(&bench.tap, ETHERTYPE).unwrap();
+    let host = PacketSocket::on(&bench.tap.0, ETHERTYPE).unwrap();
     for pair in 0..PAIRS {
         let mut transmit = Transmit::new(&mut bench.driver, 1, 1514).unwrap();
         let out = frame(HOST, GUEST, 200, pair as u8);
@@ -197,16 +189,12 @@ fn for_a_driver_of_one_pair_the_control_queue_is_the_third() {
 
 #[test]
 fn a_tap_of_one_queue_is_refused_with_the_remedy() {
-    if let Err(reason) = can_make_taps() {
-        let _ = writeln!(io::stdout(), "SKIPPED, no tap can be made here: {reason}");
+    let Some(tap) = Tap::up(format!("ob{}d", std::process::id()), &[]) else {
         return;
-    }
-    let tap = format!("ob{}d", std::process::id());
-    ip(&["tuntap", "add", "dev", &tap, "mode", "tap"]);
+    };
     let program = Path::new(env!("CARGO_BIN_EXE_outboard-net"));
-    let (mut daemon, _stream) = Daemon::spawn(program, ["--tap", &tap, "--queues", "2"]).unwrap();
+    let (mut daemon, _stream) = Daemon::spawn(program, ["--tap", &tap.0, "--queues", "2"]).unwrap();
     let code = daemon.wait(LIMIT).and_then(|status| status.code());
-    ip(&["tuntap", "del", "dev", &tap, "mode", "tap"]);
     assert_eq!(code, Some(1));
     assert!(daemon.words().contains("multi_queue"), "{}", daemon.words());
 }

@@ -23,8 +23,9 @@ Keys of --disk:
   queue-size=N, serial=TEXT
 Keys of --net:
   tap=NAME | ip=ADDRESS/BITS (makes a tap) | user | stream=PATH | stream-listen=PATH |
-  socket=PATH, mac=ADDRESS, queues=N (with tap), queue-size=N, mtu=BYTES, forward=2222:22 (with
-  user: [udp:][ADDRESS/]HOST:GUEST, '+' between several)
+  socket=PATH, create=on (make the tap if there is none of its name; it ends with the card),
+  mac=ADDRESS, queues=N (with tap), queue-size=N, mtu=BYTES, forward=2222:22 (with user:
+  [udp:][ADDRESS/]HOST:GUEST, '+' between several)
 Keys of --device:
   plugin=FILE, host=process|vmm (where its code runs), device=NAME (of a plugin with several),
   and the device's own options, which `outboard plugin inspect FILE` lists; queues=N, name=TEXT

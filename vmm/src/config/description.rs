@@ -212,6 +212,9 @@ pub struct Net {
     /// A tap interface, served by `outboard-net`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<String>,
+    /// With `tap`: it is made if it does not exist, and ends with the card. Else that is an error.
+    #[serde(default, skip_serializing_if = "OnOff::is_off")]
+    pub create: OnOff,
     /// Instead of `tap`: user-mode networking by passt, which needs no privileges.
     #[serde(default, skip_serializing_if = "OnOff::is_off")]
     pub user: OnOff,

@@ -37,6 +37,11 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
             "net '{id}': forward is for user-mode networking; write user,forward=2222:22"
         ));
     }
+    if net.create.0 && net.tap.is_none() {
+        return Err(format!(
+            "net '{id}': create is for a tap by its name; write tap=NAME,create=on"
+        ));
+    }
     check_queues(net, id)?;
     if let Some(path) = &net.socket {
         if net.mac.is_some() {
@@ -91,6 +96,9 @@ pub(super) fn net_host(net: &mut Net, id: &str, default: Mac) -> Result<Host, St
         args.push(flag("ip", ip));
     } else if let Some(tap) = &net.tap {
         args.push(flag("tap", tap));
+        if net.create.0 {
+            args.push("--create".into());
+        }
         if let Some(queues) = net.queues {
             args.push(flag("queues", queues));
         }
@@ -234,6 +242,8 @@ mod tests {
             ("stream=/s", "--stream=/s"),
             ("stream-listen=/s", "--stream-listen=/s"),
             ("tap=-t", "--tap=-t"),
+            ("tap=t,create=on", "--create"),
+            ("tap=t,create=off", "--tap=t"),
         ] {
             let Ok(Host::Process { args, .. }) = host(wish) else {
                 panic!("{wish}");
@@ -245,6 +255,7 @@ mod tests {
     #[test]
     fn contradictions_and_nonsense_are_named() {
         assert!(host("tap=a,queues=2").is_ok());
+        assert!(host("user,create=on").unwrap_err().contains("for a tap"));
         assert!(host("user,queues=2").unwrap_err().contains("for a tap"));
         let why = host("socket=/s,mac=52:54:00:00:00:01").unwrap_err();
         assert!(

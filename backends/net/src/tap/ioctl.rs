@@ -4,7 +4,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -20,10 +20,7 @@ pub(super) struct Interface {
 /// Attaches `fd` to the interface `name`, and makes it when there is none. `name` has at most 15
 /// bytes.
 pub(super) fn attach(fd: BorrowedFd<'_>, name: &str, flags: c_int) -> io::Result<()> {
-    let mut request = empty();
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
+    let mut request = named(name);
     request.ifr_ifru.ifru_flags = flags as i16;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which lives through the call.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
@@ -89,24 +86,43 @@ pub(super) fn set_little_endian(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the interface `name` this address and netmask, and brings it up.
-pub(super) fn configure(name: &str, address: Ipv4Addr, mask: Ipv4Addr) -> io::Result<()> {
-    let family = AddressFamily::Inet;
-    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    let mut request = empty();
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
+/// Gives the interface `name` this address and netmask.
+pub(super) fn set_address(name: &str, address: Ipv4Addr, mask: Ipv4Addr) -> io::Result<()> {
+    let socket = any_socket()?;
+    let mut request = named(name);
     for (what, value) in [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, mask)] {
         request.ifr_ifru.ifru_addr = inet(value);
         // SAFETY: both read one `ifreq`, which lives through the call and holds an IPv4 address.
         Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw const request) })?;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    Ok(())
+}
+
+/// Brings the interface `name` up.
+pub(super) fn bring_up(name: &str) -> io::Result<()> {
+    let socket = any_socket()?;
+    let mut request = named(name);
+    // SAFETY: SIOCGIFFLAGS writes the flags of one `ifreq`, which lives through the call.
+    let told = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
+    Errno::result(told)?;
+    // SAFETY: SIOCGIFFLAGS has set the flags; any value of the union is a valid integer.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as i16;
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives through the call.
     let up = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     Errno::result(up)?;
     Ok(())
+}
+
+/// What interfaces are configured through.
+fn any_socket() -> io::Result<OwnedFd> {
+    let family = AddressFamily::Inet;
+    Ok(socket(
+        family,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?)
 }
 
 /// An IPv4 address as `ifreq` has it.
@@ -120,6 +136,15 @@ fn inet(address: Ipv4Addr) -> libc::sockaddr {
         sa_family: libc::AF_INET as libc::sa_family_t,
         sa_data: bytes,
     }
+}
+
+/// A request about the interface `name`.
+fn named(name: &str) -> libc::ifreq {
+    let mut request = empty();
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request
 }
 
 fn empty() -> libc::ifreq {

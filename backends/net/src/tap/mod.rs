@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libc::iovec;
 use outboard_device::Request;
 
-pub use open::TapError;
+pub use open::{IfAbsent, TapError};
 
 use crate::offload;
 

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use tracing::warn;
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 
 use super::{Tap, ioctl};
 use crate::inherit;
@@ -62,12 +63,21 @@ pub enum TapError {
          multi_queue user $USER && sudo ip link set {0} up`, or choose one queue"
     )]
     OneQueue(String),
+    /// There is none, and nobody has asked for one.
+    #[error(
+        "Tap '{name}' does not exist: run {}, or have the card make it with create=on (--create)",
+        make(name)
+    )]
+    Missing {
+        /// The tap.
+        name: String,
+    },
     /// There is none, and we may not make one.
     #[error(
         "Tap '{name}' does not exist, and making one is not permitted: run {}",
         make(name)
     )]
-    Missing {
+    NotPermitted {
         /// The tap.
         name: String,
         /// The system's reason.
@@ -127,19 +137,27 @@ fn make(name: &str) -> String {
     format!("`sudo ip tuntap add dev {name} mode tap user $USER && sudo ip link set {name} up`")
 }
 
+/// What to do about a tap that does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfAbsent {
+    /// Its name may be misspelt.
+    Refuse,
+    /// It is made and brought up, where that is permitted, and vanishes when the daemon ends.
+    Create,
+}
+
 impl Tap {
-    /// Opens the tap called `name`. When there is none it is made, where that is permitted; such a
-    /// tap vanishes when the daemon ends.
-    pub fn open(name: &str) -> Result<Self, TapError> {
-        Self::attach(name, false)
+    /// Opens the tap called `name`.
+    pub fn open(name: &str, absent: IfAbsent) -> Result<Self, TapError> {
+        Self::attach(name, false, absent)
     }
 
     /// Opens the tap called `name` with `count` queues, two at least. One that exists must have been
     /// made for several.
-    pub fn open_queues(name: &str, count: u16) -> Result<Vec<Self>, TapError> {
+    pub fn open_queues(name: &str, count: u16, absent: IfAbsent) -> Result<Vec<Self>, TapError> {
         let mut taps = Vec::new();
         for n in 0..count {
-            let mut tap = Self::attach(name, true)?;
+            let mut tap = Self::attach(name, true, absent)?;
             tap.first = n == 0;
             taps.push(tap);
         }
@@ -159,12 +177,13 @@ impl Tap {
         let name = ioctl::interface(device.as_fd())
             .map_err(failed(asked, "find the name of"))?
             .name;
-        ioctl::configure(&name, subnet.address, subnet.mask())
+        ioctl::set_address(&name, subnet.address, subnet.mask())
             .map_err(failed(&name, "set the address of"))?;
+        ioctl::bring_up(&name).map_err(failed(&name, "bring up"))?;
         Self::set_up(device.into(), name)
     }
 
-    fn attach(name: &str, several: bool) -> Result<Self, TapError> {
+    fn attach(name: &str, several: bool, absent: IfAbsent) -> Result<Self, TapError> {
         let fits = (1..=MAX_NAME).contains(&name.len()) && name != "." && name != "..";
         if !fits
             || !name
@@ -173,23 +192,31 @@ impl Tap {
         {
             return Err(TapError::Name(name.to_owned()));
         }
-        let existing = existing_flags(name)?;
+        let existing = existing(name)?;
+        if existing == Existing::None && absent == IfAbsent::Refuse {
+            return Err(TapError::Missing {
+                name: name.to_owned(),
+            });
+        }
         let device = open_tun()?;
         // A tap made for several queues takes one only when asked in its own way.
-        let made_for = existing.map(|flags| flags & libc::IFF_MULTI_QUEUE);
+        let made_for = match existing {
+            Existing::Tap(flags) => Some(flags & libc::IFF_MULTI_QUEUE),
+            Existing::None | Existing::Unknown => None,
+        };
         if several && made_for == Some(0) {
             return Err(TapError::OneQueue(name.to_owned()));
         }
         let wanted = if several { libc::IFF_MULTI_QUEUE } else { 0 };
         let queues = made_for.unwrap_or(wanted);
         ioctl::attach(device.as_fd(), name, MODE | queues)
-            .map_err(|source| attach_error(name, existing.is_some(), source))?;
-        if existing.is_none() {
-            // For root a misspelt name does not fail.
-            warn!(
-                "Tap '{name}' did not exist: made it, until this daemon ends (bring it up with \
-                 `ip link set {name} up`)"
-            );
+            .map_err(|source| attach_error(name, existing != Existing::None, source))?;
+        if existing == Existing::None {
+            ioctl::bring_up(name).map_err(|source| TapError::Failed {
+                what: "bring up",
+                name: name.to_owned(),
+                source,
+            })?;
         }
         Self::set_up(device.into(), name.to_owned())
     }
@@ -233,11 +260,33 @@ fn open_tun() -> Result<File, TapError> {
         })
 }
 
-/// The flags of the tap called `name`; `None` when there is no such interface.
-fn existing_flags(name: &str) -> Result<Option<c_int>, TapError> {
+/// The interface of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Existing {
+    /// There is none.
+    None,
+    /// A tap, with these flags.
+    Tap(c_int),
+    /// There is one; what it is cannot be read here.
+    Unknown,
+}
+
+fn existing(name: &str) -> Result<Existing, TapError> {
+    match if_nametoindex(name) {
+        Ok(_) => {}
+        Err(Errno::ENODEV | Errno::ENXIO) => return Ok(Existing::None),
+        Err(errno) => {
+            return Err(TapError::Failed {
+                what: "look for",
+                name: name.to_owned(),
+                source: errno.into(),
+            });
+        }
+    }
     let interface = PathBuf::from("/sys/class/net").join(name);
     if !interface.exists() {
-        return Ok(None);
+        // A container without /sys, or with that of another network.
+        return Ok(Existing::Unknown);
     }
     let kind = |what| TapError::Kind {
         name: name.to_owned(),
@@ -250,7 +299,7 @@ fn existing_flags(name: &str) -> Result<Option<c_int>, TapError> {
     if flags & libc::IFF_TAP == 0 {
         return Err(kind("a tun"));
     }
-    Ok(Some(flags))
+    Ok(Existing::Tap(flags))
 }
 
 fn device_remedy(error: &io::Error) -> &'static str {
@@ -268,7 +317,7 @@ fn attach_error(name: &str, exists: bool, source: io::Error) -> TapError {
     match source.raw_os_error() {
         Some(libc::EBUSY) => TapError::Busy(name),
         Some(libc::EPERM) if exists => TapError::NotOurs { name, source },
-        Some(libc::EPERM) => TapError::Missing { name, source },
+        Some(libc::EPERM) => TapError::NotPermitted { name, source },
         _ => TapError::Failed {
             what: "attach to",
             name,
@@ -284,17 +333,33 @@ mod tests {
     #[test]
     fn names_no_interface_can_have_are_refused() {
         for name in ["", "sixteen-letters-", "a/b", "tap%d", "a b", "..", "a:1"] {
-            assert!(matches!(Tap::open(name), Err(TapError::Name(_))), "{name}");
+            let opened = Tap::open(name, IfAbsent::Create);
+            assert!(matches!(opened, Err(TapError::Name(_))), "{name}");
         }
     }
 
     #[test]
     fn an_interface_of_another_kind_is_refused() {
-        let message = Tap::open("lo").unwrap_err().to_string();
+        let message = Tap::open("lo", IfAbsent::Create).unwrap_err().to_string();
         assert!(
             message.contains("'lo'") && message.contains("not a tap"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_name_that_nothing_has_is_refused_with_the_remedies() {
+        let name = format!("ob{}u", std::process::id());
+        for opened in [
+            Tap::open(&name, IfAbsent::Refuse).map(drop),
+            Tap::open_queues(&name, 2, IfAbsent::Refuse).map(drop),
+        ] {
+            let message = opened.unwrap_err().to_string();
+            for part in [&name, "does not exist", "ip tuntap add", "create=on"] {
+                assert!(message.contains(part), "no {part} in {message}");
+            }
+            assert_eq!(existing(&name).unwrap(), Existing::None, "none was made");
+        }
     }
 
     #[test]
@@ -317,16 +382,17 @@ mod tests {
         use std::io::Write;
         use std::os::fd::IntoRawFd;
         let name = format!("ob{}i", std::process::id());
-        let tap = match Tap::open(&name) {
+        let tap = match Tap::open(&name, IfAbsent::Create) {
             Ok(tap) => tap,
-            Err(TapError::Device { .. } | TapError::Missing { .. }) => {
+            Err(TapError::Device { .. } | TapError::NotPermitted { .. }) => {
                 // Not through the harness, which keeps the words of tests that pass to itself.
                 let _ = writeln!(io::stderr(), "SKIPPED: no tap can be made here");
                 return;
             }
             Err(other) => panic!("{other}"),
         };
-        assert!(matches!(Tap::open(&name), Err(TapError::Busy(_))));
+        let second = Tap::open(&name, IfAbsent::Refuse);
+        assert!(matches!(second, Err(TapError::Busy(_))));
         let inherited = tap.as_fd().try_clone_to_owned().unwrap().into_raw_fd();
         drop(tap);
         let again = Tap::inherit(inherited).unwrap();
@@ -334,7 +400,7 @@ mod tests {
         assert_ne!(again.able(), 0);
         again.set_offload(again.able()).unwrap();
         drop(again);
-        assert_eq!(existing_flags(&name).unwrap(), None);
+        assert_eq!(existing(&name).unwrap(), Existing::None);
     }
 
     #[test]

@@ -190,6 +190,13 @@ mod tests {
     }
 
     #[test]
+    fn a_tap_is_made_where_there_is_none() {
+        let vm = read(r#"{"payload":{"kernel":"k"},"net":[{"tap":"t"},{"ip":"1.2.3.4"}]}"#);
+        let made = vm.unwrap().nets.into_iter().map(|net| net.create.0);
+        assert_eq!(made.collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
     fn what_is_not_possible_is_refused_by_name() {
         for (fields, parts) in [
             (

@@ -147,8 +147,8 @@ fn daemon(kind: &str, asked: bool, socket: Option<PathBuf>) -> Ours<Option<PathB
     }
 }
 
-/// A network card. Its tap is named by `tap`, made for it when there is an `ip`, or comes as
-/// descriptors with the request, one for each pair of queues.
+/// A network card. Its tap is named by `tap`, and made if there is none of that name; made for it when
+/// there is an `ip`; or comes as descriptors with the request, one for each pair of queues.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct NetConfig {
@@ -231,6 +231,8 @@ impl NetConfig {
             socket: daemon("net", self.vhost_user, self.vhost_socket)?,
             ip: self.ip.map(|ip| subnet(ip, self.mask)).transpose()?,
             fds,
+            // As there: the tap is made where there is none.
+            create: OnOff(self.tap.is_some()),
             tap: self.tap,
             id: self.id,
             addr: self.pci_device_id,
