@@ -16,6 +16,8 @@ const SLOTS: [u8; 4] = [0, 1, 8, 9];
 const PLAYGROUND: u64 = 60 << 20;
 /// How many pages of it hold descriptors; as many after them hold available or used rings.
 const TABLES: u64 = 32;
+/// Memory that no descriptor of the madness names, and nothing else uses: 28 MiB before the playground.
+const APART: core::ops::Range<usize> = 32 << 20..PLAYGROUND as usize;
 const WINDOW: core::ops::Range<usize> = 0xc000_0000..0xe000_0000;
 /// Registers of the common configuration with their widths, but for the rings' addresses.
 const COMMON: [(usize, usize); 14] = [
@@ -78,6 +80,26 @@ fn peek(address: usize, width: usize) {
             _ => asm!("mov {value}, [{at}]", at = in(reg) at, value = out(reg) _),
         }
     }
+}
+
+/// What lies at an address apart: another value at each.
+fn mark(at: usize) -> u64 {
+    (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Writes what nobody may write over.
+pub fn mark_apart() {
+    APART.step_by(8).for_each(|at| unsafe { (at as *mut u64).write_volatile(mark(at)) });
+}
+
+/// Does what a device would that writes where nobody told it to.
+pub fn stray() {
+    poke(APART.start + 0x12_3457, 1, 0x5a);
+}
+
+/// Whether all of it is as it was.
+pub fn apart_is_intact() -> bool {
+    APART.step_by(8).all(|at| unsafe { (at as *const u64).read_volatile() } == mark(at))
 }
 
 /// What a device looked like before.

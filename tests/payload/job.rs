@@ -4,7 +4,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::block::Disk;
-use crate::hostile::Victims;
+use crate::hostile::{self, Victims};
 use crate::report::check;
 use crate::start::{number, value};
 use crate::{arena, bench, console, cpu, interrupts, net, nic, port, say};
@@ -43,7 +43,7 @@ pub fn run(line: &str) {
             "stuck" => check(job, stuck()),
             "broken" => check(job, broken()),
             "leave" => check(job, leave()),
-            "hostile" => check(job, hostile(number(line, "seed", 1))),
+            "hostile" => check(job, hostile(number(line, "seed", 1), number(line, "strays", 0))),
             "plug" => check(job, plug(number(line, "cycles", 1))),
             // Lets go of its disk, which nobody has asked for.
             "let-go" => {
@@ -118,14 +118,20 @@ fn torment(cpu: u64) {
     victims.torment(REQUESTS.load(Ordering::Relaxed), seed);
 }
 
-/// Torments every device from both CPUs; a driver that knows its manners must find all of them well.
-fn hostile(seed: u64) -> Result<(), &'static str> {
+/// Torments every device from both CPUs; memory that was in none of the buffers must be as it was, and a
+/// driver that knows its manners must find all of them well. `strays` are for the twin of this test.
+fn hostile(seed: u64, strays: u64) -> Result<(), &'static str> {
     let mut victims = Victims::find();
+    hostile::mark_apart();
     SEED.store(seed, Ordering::Relaxed);
     VICTIMS.store(&raw mut victims, Ordering::Release);
     cpu::start_second();
     cpu::on_both(|| torment(1), || torment(0));
     victims.restore();
+    (0..strays).for_each(|_| hostile::stray());
+    if !hostile::apart_is_intact() {
+        return Err("a device has written outside the driver's buffers");
+    }
     for cpu in 0..2 {
         let mut disk = Disk::open(DISK_SLOT + cpu, 0, 0x50 + cpu, 8)?;
         disk.verify(64, seed)?;

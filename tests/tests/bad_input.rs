@@ -452,18 +452,21 @@ fn no_kvm_and_no_permission() {
     let root = nix::unistd::geteuid().is_root();
     let home = home();
     let outboard = daemon("outboard");
-    let script = r#"mount --bind /dev/null /dev/kvm && exec "$0" run --kernel kernel --serial off"#;
-    let mut elsewhere = Command::new("unshare");
-    if !root {
-        elsewhere.arg("--map-root-user");
+    for (before, part) in [
+        (
+            "mount --bind /dev/null /dev/kvm",
+            "/dev/kvm is not KVM's device",
+        ),
+        ("mount -t tmpfs none /dev", "/dev/kvm is missing"),
+    ] {
+        let script = format!(r#"{before} && exec "$0" run --kernel kernel --serial off"#);
+        let mut elsewhere = Command::new("unshare");
+        if !root {
+            elsewhere.arg("--map-root-user");
+        }
+        elsewhere.args(["-m", "sh", "-c", &script]).arg(&outboard);
+        refused(&home, elsewhere, FAILED, &[part, "outboard doctor"]);
     }
-    elsewhere.args(["-m", "sh", "-c", script]).arg(&outboard);
-    refused(
-        &home,
-        elsewhere,
-        FAILED,
-        &["/dev/kvm is not KVM's device", "outboard doctor"],
-    );
     if !root {
         // Nobody else to become; as root the rest is tested.
         return;

@@ -161,8 +161,9 @@ fn seeds(few: u64) -> std::ops::Range<u64> {
     }
 }
 
-/// Any value to any register, nonsense in the rings, on both CPUs at once: the VM lives, an orderly
-/// driver finds both disks well afterwards, and the log is not flooded.
+/// Any value to any register, nonsense in the rings, on both CPUs at once: the VM lives, memory outside
+/// the driver's buffers is as it was, an orderly driver finds both disks well afterwards, and the log is
+/// not flooded.
 #[test]
 fn a_driver_out_of_its_mind_harms_nobody() {
     if !has_kvm() {
@@ -188,6 +189,27 @@ fn a_driver_out_of_its_mind_harms_nobody() {
         let told = ended.words.lines().count();
         assert!(told < 200, "{told} lines: {}", ended.words);
     }
+}
+
+/// The twin: one byte that is written where no buffer is.
+#[test]
+fn a_byte_written_outside_the_buffers_is_found() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut vm = with_disk(
+        "jobs=hostile requests=16 strays=1",
+        &disk(folder.path(), "a.img", 64),
+    );
+    vm.args(["--cpus", "2"]);
+    let ended = Guest::start(vm).end();
+    let found = "FAIL hostile: a device has written outside the driver's buffers";
+    assert!(
+        ended.lines.iter().any(|line| line == found),
+        "{:?}",
+        ended.lines
+    );
 }
 
 /// A device that wrote to memory after a reset would do so to the kernel of the next boot; a vCPU
