@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use outboard_device::abi::host::{Plugin, PluginRegisters, Wiring};
 use outboard_device::register::{InterruptLine, RegisterDevice};
@@ -18,6 +19,8 @@ use crate::{DATA, DATA_READY, LINE_STATUS, LOOPBACK, MODEM_CONTROL};
 
 const INTERRUPT_ENABLE: u64 = 1;
 const SCRATCH: u64 = 7;
+/// How long something that does not come is waited for.
+const LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Edges {
@@ -53,6 +56,7 @@ fn made(options: &[(&str, String)]) -> Result<(PluginRegisters, Arc<Edges>), Str
 
 fn port() -> (PluginRegisters, UnixStream, Arc<Edges>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    theirs.set_read_timeout(Some(LIMIT)).unwrap();
     let (port, line) = made(&[("fd", ours.as_raw_fd().to_string())]).unwrap();
     (port, theirs, line)
 }
@@ -69,17 +73,21 @@ fn print(port: &mut PluginRegisters, text: &[u8]) {
     }
 }
 
+fn until(mut done: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < LIMIT, "it does not come");
+        thread::yield_now();
+    }
+}
+
 /// Reads input as a guest that polls does.
 fn input(port: &mut PluginRegisters, count: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while bytes.len() < count {
-        if read(port, LINE_STATUS) & DATA_READY == 0 {
-            thread::yield_now();
-            continue;
-        }
-        bytes.push(read(port, DATA));
-    }
-    bytes
+    let byte = |_| {
+        until(|| read(port, LINE_STATUS) & DATA_READY != 0);
+        read(port, DATA)
+    };
+    (0..count).map(byte).collect()
 }
 
 fn rest(mut far: UnixStream) -> Vec<u8> {
@@ -115,9 +123,7 @@ fn input_that_comes_later_interrupts() {
     port.write(INTERRUPT_ENABLE, &[1]);
     for n in 1..=3 {
         far.write_all(b"x").unwrap();
-        while line.count.load(Ordering::SeqCst) < n {
-            thread::yield_now();
-        }
+        until(|| line.count.load(Ordering::SeqCst) >= n);
         assert_eq!(input(&mut port, 1), b"x");
     }
 }
@@ -133,6 +139,17 @@ fn a_far_end_that_does_not_read_loses_the_oldest_output_and_blocks_nobody() {
     let bytes = rest(far);
     assert!(bytes.len() > OUTPUT_LIMIT && bytes.len() < total);
     assert_eq!(*bytes.last().unwrap(), ((total - 1) / 1000) as u8);
+}
+
+#[test]
+fn what_waits_when_the_port_goes_is_waited_for() {
+    let (mut port, far, _) = port();
+    let text = b"0123456789".repeat(400);
+    print(&mut port, &text);
+    let gone = thread::spawn(move || drop(port));
+    thread::sleep(Duration::from_millis(50));
+    assert!(rest(far) == text, "something is lost");
+    gone.join().unwrap();
 }
 
 #[test]
@@ -172,12 +189,20 @@ fn a_far_end_that_says_no_more_goes_on_listening() {
 #[test]
 fn loopback_returns_what_is_written_and_holds_input_back() {
     let (mut port, mut far, _) = port();
+    // More than the FIFO holds: the rest waits, and nobody tells of it again.
+    far.write_all(&[b'a'; 100]).unwrap();
+    until(|| read(&mut port, LINE_STATUS) & DATA_READY != 0);
     port.write(MODEM_CONTROL, &[LOOPBACK]);
-    far.write_all(b"later").unwrap();
+    let mut count = 0;
+    while read(&mut port, LINE_STATUS) & DATA_READY != 0 {
+        assert_eq!(read(&mut port, DATA), b'a');
+        count += 1;
+    }
     print(&mut port, b"z");
     assert_eq!(input(&mut port, 1), b"z");
+    assert_eq!(read(&mut port, LINE_STATUS) & DATA_READY, 0);
     port.write(MODEM_CONTROL, &[0x0b]);
-    assert_eq!(input(&mut port, 5), b"later");
+    assert_eq!(input(&mut port, 100 - count), vec![b'a'; 100 - count]);
 }
 
 #[test]
@@ -189,9 +214,7 @@ fn reset_returns_the_registers_to_their_defaults_and_goes_on_with_the_rest() {
     // More than the FIFO holds: that is lost, what waits behind it is not.
     far.write_all(&[b'a'; 1000]).unwrap();
     far.write_all(b"b").unwrap();
-    while read(&mut port, LINE_STATUS) & DATA_READY == 0 {
-        thread::yield_now();
-    }
+    until(|| read(&mut port, LINE_STATUS) & DATA_READY != 0);
     port.reset();
     assert_eq!(read(&mut port, INTERRUPT_ENABLE), 0);
     assert_eq!(read(&mut port, SCRATCH), 0);
