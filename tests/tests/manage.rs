@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -177,6 +179,19 @@ fn a_vm_is_defined_started_in_the_background_and_destroyed() {
     succeed(&home, &["undefine", "web"]);
     assert!(!succeed(&home, &["list", "--all"]).contains("web"));
     home.assert_left_clean();
+
+    // One whose definition goes while it runs leaves nothing either; what it says is its owner's.
+    disk(home.path(), "disk.img", 64);
+    succeed(&home, &["define", "web.toml", "--name", "web"]);
+    succeed(&home, &["start", "web"]);
+    let state = home.path().join("state/outboard");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let modes = ["", "web.log", "web.json"].map(|name| mode(&state.join(name)));
+    succeed(&home, &["undefine", "web"]);
+    succeed(&home, &["destroy", "web"]);
+    home.assert_left_clean();
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    assert_eq!(modes, [0o700, 0o600, 0o600]);
 }
 
 #[test]

@@ -2,13 +2,16 @@
 //!
 //! `$XDG_STATE_HOME/outboard/NAME.json`, else `~/.local/state/outboard/NAME.json`; for root
 //! `/var/lib/outboard/NAME.json`. A VM writes it when it begins and when it ends, so that one whose
-//! record says that it runs, and which does not, was killed.
+//! record says that it runs, and which does not, was killed. It goes with the definition.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::definitions::{DefinitionError, Definitions};
 use crate::places::Place;
 
 /// What is known of a VM's last run.
@@ -34,7 +37,7 @@ impl Record {
 
 /// The record of a VM that runs. Nothing that fails here keeps a VM from running.
 pub struct Recorder {
-    path: PathBuf,
+    name: String,
     began: u64,
     logs: Option<PathBuf>,
 }
@@ -43,7 +46,7 @@ impl Recorder {
     /// Notes that the VM of this name has begun, whose logs are in the folder `logs`.
     pub fn begin(name: &str, logs: Option<&Path>) -> Self {
         let recorder = Self {
-            path: path(&folder(), name),
+            name: name.to_owned(),
             began: now(),
             logs: logs.map(Path::to_owned),
         };
@@ -51,9 +54,14 @@ impl Recorder {
         recorder
     }
 
-    /// Notes how it has ended.
+    /// Notes how it has ended; of a VM whose definition was taken away meanwhile, nothing is kept.
     pub fn end(self, how: &str) {
         self.write(Some(how));
+        // In this order: who takes the definition away forgets the record after that.
+        let defined = Definitions::ours().and_then(|all| all.find(&self.name));
+        if let Err(DefinitionError::Unknown { .. }) = defined {
+            forget(&self.name);
+        }
     }
 
     fn write(&self, how: Option<&str>) {
@@ -63,14 +71,13 @@ impl Recorder {
             how: how.map(str::to_owned),
             logs: self.logs.clone(),
         };
+        let path = path(&folder(), &self.name);
         let write = || -> std::io::Result<()> {
-            if let Some(folder) = self.path.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            write_whole(&self.path, &serde_json::to_vec(&record)?)
+            make_folder()?;
+            write_whole(&path, &serde_json::to_vec(&record)?)
         };
         if let Err(error) = write() {
-            tracing::info!(path = %self.path.display(), %error, "how the VM ends will not be known");
+            tracing::info!(path = %path.display(), %error, "how the VM ends will not be known");
         }
     }
 }
@@ -84,6 +91,17 @@ pub fn last(name: &str) -> Option<Record> {
 /// Where the words of a VM go that was started in the background.
 pub fn log(name: &str) -> PathBuf {
     folder().join(format!("{name}.log"))
+}
+
+/// Makes the folder of records and logs, for its owner only.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_folder() -> std::io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder())
 }
 
 /// Forgets it, and what it said.

@@ -1,8 +1,8 @@
 //! `outboard start`: a defined VM, detached from this terminal.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -25,10 +25,12 @@ const ENDING: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
 /// How much of what a VM said that did not start is shown.
 const WORDS: usize = 4096;
+/// A VM's words are for its owner only.
+const OWNERS: u32 = 0o600;
 
 const EXAMPLES: &str = "\
-The VM is a process of its own session, outboard run --name NAME, and this command returns when its
-guest runs. A console on the terminal becomes one at a socket: outboard console NAME reaches it.
+The VM is a process of its own session, outboard run --name NAME, and this command returns when \
+its guest runs. A console on the terminal becomes one at a socket: outboard console NAME reaches it.
 
 Example:
   outboard define web.toml && outboard start web && outboard console web";
@@ -95,13 +97,14 @@ fn take(log: &Path, name: &str) -> Result<std::io::Result<File>, Error> {
     // A FIFO's reader is not waited for.
     let open = || {
         let mut options = File::options();
-        let options = options.create(true).append(true);
+        let options = options.create(true).append(true).mode(OWNERS);
         let file = options.custom_flags(OFlag::O_NONBLOCK.bits()).open(log)?;
-        if file.metadata()?.is_file() {
-            Ok(file)
-        } else {
-            Err(io::Error::other("it is no regular file"))
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
         }
+        // One of an earlier release may be open to others.
+        file.set_permissions(Permissions::from_mode(OWNERS))?;
+        Ok(file)
     };
     let file = match open() {
         Ok(file) => file,
@@ -130,7 +133,7 @@ fn spawn(name: &str, file: &Path, log: &Path) -> Result<Child, Error> {
     let program = std::env::current_exe().map_err(failed("This program's file".into()))?;
     if let Some(folder) = log.parent() {
         let what = format!("The folder {} cannot be made", folder.display());
-        std::fs::create_dir_all(folder).map_err(failed(what))?;
+        history::make_folder().map_err(failed(what))?;
     }
     let what = format!("The log {} cannot be written", log.display());
     let words = take(log, name)?.map_err(failed(what.clone()))?;
@@ -197,6 +200,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("none-such.log");
         let mut first = take(&log, "none-such").unwrap().unwrap();
+        let mode = first.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, OWNERS);
         std::io::Write::write_all(&mut first, b"mine").unwrap();
         assert!(take(&log, "none-such").is_err());
         assert_eq!(std::fs::read(&log).unwrap(), b"mine");
