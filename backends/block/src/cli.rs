@@ -28,8 +28,8 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub path: PathBuf,
 
-    /// The image's format; by default from its suffix, never from its content.
-    #[arg(long, value_name = "FORMAT")]
+    /// The image's format, raw or qcow2; by default from its suffix, never from its content.
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     pub format: Option<Format>,
 
     /// Refuse to write; other readers may share the image.
@@ -49,7 +49,12 @@ pub struct Cli {
     pub block_size: Option<u32>,
 
     /// Serial number shown to the guest, at most 20 characters.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub serial: String,
 
     /// Number of request queues, each with a thread of its own.

@@ -15,7 +15,11 @@ Examples:
   And one of those people (Ctrl-A x leaves):
     outboard-console --connect /tmp/people.sock
 
-Exit codes: 0 the guest's side ended, 1 an error, 2 usage, 10 a person asked to quit (Ctrl-A x)";
+Exit codes:
+  0   the guest's side ended
+  1   an error
+  2   the command line is wrong
+  10  a person asked to quit (Ctrl-A x)";
 
 /// Serves a virtio console, or the bytes of a serial port, to people.
 #[derive(Debug, Parser)]

@@ -26,7 +26,8 @@ use crate::tap::{IfAbsent, Tap, TapError};
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Example, with any vhost-user frontend:\n  \
-        sudo ip tuntap add dev tap0 mode tap user $USER && sudo ip link set tap0 up\n  \
+        sudo ip tuntap add dev tap0 mode tap user $USER\n  \
+        sudo ip link set tap0 up\n  \
         outboard-net --socket /tmp/net.sock --tap tap0 --mac 52:54:00:12:34:56\n\n\
         A cable between two of them:\n  \
         outboard-net --socket /tmp/a.sock --stream-listen /tmp/cable.sock\n  \

@@ -18,7 +18,8 @@ use outboard_device::daemon::{self, Reach};
 `outboard plugin inspect FILE` lists a plugin's devices and their options.
 
 Example:
-  outboard-plugin-host --plugin ./libramdisk.so,size=64M --socket /tmp/ramdisk.sock"
+  outboard-plugin-host --plugin ./libramdisk.so,size=64M \\
+      --socket /tmp/ramdisk.sock"
 )]
 struct Cli {
     /// The plugin; after commas, device=NAME where it has several, and the device's options,

@@ -35,7 +35,7 @@ pub enum Op {
     Write,
     /// Seven reads to three writes.
     Mixed,
-    /// What was written is to last.
+    /// Flushes: what was written before is put on the medium.
     Flush,
     /// Frames sent that come back: a round trip.
     Echo,

@@ -11,8 +11,8 @@ use outboard::vm::{ConsoleInfo, Info};
 use super::manage::{Error, Named, finish};
 
 const EXAMPLES: &str = "\
-What was printed while nobody looked is shown first. Several people may look at once;
-what any of them types reaches the guest. Ctrl-A x leaves, and the VM goes on.
+What was printed while nobody looked is shown first. Several people may look at once; what any of \
+them types reaches the guest. Ctrl-A x leaves, and the VM goes on.
 
 Examples:
   outboard console web
@@ -25,7 +25,7 @@ pub(super) struct Console {
     #[command(flatten)]
     vm: Named,
     /// ttyS0, or console0 (which the guest calls hvc0) [default: the first that can be reached]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     port: Option<String>,
 }
 

@@ -10,13 +10,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::say;
 
 const EXAMPLES: &str = "\
-In Rust it is the device of docs/plugins.md, which answers a guest's /dev/hwrng with a text;
-in C a console that echoes. Both are whole: build it, look at it, and give it to a VM.
+In Rust it is the device of docs/plugins.md, which answers a guest's /dev/hwrng with a text; in C a \
+console that echoes. Both are whole: build it, look at it, and give it to a VM.
 
 Example:
   outboard device new chorus && cd chorus && cargo build --release
   outboard plugin inspect target/release/libchorus.so
-  outboard run --kernel vmlinuz --device plugin=target/release/libchorus.so,text=hello";
+  outboard run --kernel vmlinuz \\
+      --device plugin=target/release/libchorus.so,text=hello";
 
 /// Where the SDK is, as this program was built.
 const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../device-sdk");

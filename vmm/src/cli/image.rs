@@ -10,14 +10,15 @@ use super::manage::{Error, finish};
 use super::say::{self, Output};
 
 const EXAMPLES: &str = "\
-Looks into / and /boot of every ext2, ext3 and ext4 filesystem of the image, on the whole disk
-or in GPT or MBR partitions, for vmlinuz-RELEASE with the highest release, and the initrd that
-goes with it. The image must be raw; others are made so by:
-  qemu-img convert -O raw IMAGE disk.raw
+Looks into / and /boot of every ext2, ext3 and ext4 filesystem of the image, on the whole disk or in \
+GPT or MBR partitions, for vmlinuz-RELEASE with the highest release, and the initrd that goes with \
+it. The image must be raw; qemu-img makes others so.
 
 Example:
+  qemu-img convert -O raw debian.qcow2 debian.raw
   outboard image kernel debian.raw --out boot
-  outboard run --kernel boot/vmlinuz-6.1.0-50-amd64 --initrd boot/initrd.img-6.1.0-50-amd64 \\
+  outboard run --kernel boot/vmlinuz-6.1.0-50-amd64 \\
+      --initrd boot/initrd.img-6.1.0-50-amd64 \\
       --cmdline 'console=ttyS0 root=/dev/vda1 rw' --disk path=debian.raw";
 
 /// Takes what is needed out of disk images.

@@ -14,9 +14,11 @@ use serde::Serialize;
 use super::say::{self, Output};
 
 const EXAMPLES: &str = "\
-Reads the boot menu that the image's own boot loader would show: isolinux's or syslinux's,
-else GRUB's. Listed is what starts a Linux kernel; * marks what starts when nobody chooses. An
-entry is asked for by its name, its title or its number:
+Reads the boot menu that the image's own boot loader would show: isolinux's or syslinux's, else \
+GRUB's. Listed is what starts a Linux kernel; * marks what starts when nobody chooses. An entry is \
+asked for by its name, its title or its number.
+
+Example:
   outboard iso ls debian.iso
   outboard run --cdrom debian.iso --boot-entry install";
 

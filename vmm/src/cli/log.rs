@@ -17,8 +17,8 @@ use super::say::{Output, print};
 const LOOK: Duration = Duration::from_millis(100);
 
 const EXAMPLES: &str = "\
-Lines are in the order of their times (UTC), each with whose it is: vmm, a device, or
-serial, which is what the guest prints on ttyS0.
+Lines are in the order of their times (UTC), each with whose it is: vmm, a device, or serial, which \
+is what the guest prints on ttyS0.
 
 Examples:
   outboard log web

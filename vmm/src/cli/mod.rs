@@ -26,9 +26,25 @@ use outboard::logs;
 use outboard::vm::End;
 use tracing::level_filters::LevelFilter;
 
-const EXAMPLES: &str = "\
+/// How a program ends that stays with a VM.
+macro_rules! ends {
+    () => {
+        "  0  the guest powered off (or reset under --no-reboot), or Ctrl-A x
+  1  the VM could not start, or the host failed it
+  2  the command line is wrong
+  3  a device ended and its on-exit is stop
+  4  KVM reported an internal error or an exit nobody handles
+  5  the guest triple-faulted under --no-reboot, or right after each of several boots
+  129, 130, 143  ended by SIGHUP, Ctrl-C or SIGTERM"
+    };
+}
+
+const ENDS: &str = ends!();
+
+const EXAMPLES: &str = concat!(
+    "\
 Examples:
-  Boot a kernel with a disk and a network card, its first serial port on this terminal:
+  Boot a kernel with a disk and a network card, ttyS0 on this terminal:
     outboard run --kernel vmlinuz --initrd initrd.img --memory 1G \\
         --cmdline 'console=ttyS0 root=/dev/vda rw' \\
         --disk path=root.img --net tap=tap0
@@ -36,20 +52,24 @@ Examples:
     outboard doctor
 
 Exit codes:
-  0  the guest powered off (or reset under --no-reboot), or Ctrl-A x
-  1  the VM could not start, or the host failed it
-  2  the command line is wrong
-  3  a device ended and its on-exit is stop
-  4  KVM reported an internal error or an exit nobody handles
-  5  the guest triple-faulted under --no-reboot, or right after each of several boots
-  129, 130, 143  ended by SIGHUP, Ctrl-C or SIGTERM";
+",
+    ends!()
+);
 
 /// A KVM virtual machine monitor whose every device runs outside it.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Cli {
-    /// How much to say on standard error, the daemons too [default: `RUST_LOG`, or warn]
-    #[arg(long, global = true, value_enum)]
+    /// How much to say on standard error, the daemons too: off, error, warn, info, debug or trace
+    /// [default: `RUST_LOG`, or warn]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "LEVEL",
+        help_heading = "Global options",
+        hide_possible_values = true
+    )]
     log_level: Option<LogLevel>,
     #[command(subcommand)]
     verb: Verb,

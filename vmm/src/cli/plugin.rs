@@ -18,7 +18,7 @@ pub(super) struct Plugin {
 }
 
 const EXAMPLES: &str = "\
-Loading a plugin runs its code; it is loaded into a process of its own, which may end with it. Ends
+Loading a plugin runs its code; it is loaded into a process of its own, which may end with it. Ends \
 with 1 when the plugin does not load here.
 
 Example:

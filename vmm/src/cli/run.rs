@@ -18,35 +18,44 @@ const USAGE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Keys of --disk:
-  path=FILE | socket=PATH, readonly, format=raw|qcow2 (else by the suffix), backing=on (open the
-  files a qcow2 image lies on), direct=on (past the page cache), block-size=512|4096, queues=N,
-  queue-size=N, serial=TEXT
+  path=FILE | socket=PATH, readonly, format=raw|qcow2 (else by the suffix), backing=on (open the \
+files a qcow2 image lies on), direct=on (past the page cache), block-size=512|4096, queues=N, \
+queue-size=N, serial=TEXT
+
 Keys of --net:
-  tap=NAME | ip=ADDRESS/BITS (makes a tap) | user | stream=PATH | stream-listen=PATH |
-  socket=PATH, create=on (make the tap if there is none of its name; it ends with the card),
-  mac=ADDRESS, queues=N (with tap), queue-size=N, mtu=BYTES, forward=2222:22 (with user:
-  [udp:][ADDRESS/]HOST:GUEST, '+' between several)
+  tap=NAME | ip=ADDRESS/BITS (makes a tap) | user | stream=PATH | stream-listen=PATH | socket=PATH, \
+create=on (make the tap if there is none of its name; it ends with the card), mac=ADDRESS, queues=N \
+(with tap), queue-size=N, mtu=BYTES, forward=2222:22 (with user: [udp:][ADDRESS/]HOST:GUEST, '+' \
+between several)
+
 Keys of --device:
-  plugin=FILE, host=process|vmm (where its code runs), device=NAME (of a plugin with several),
-  and the device's own options, which `outboard plugin inspect FILE` lists; queues=N, name=TEXT
+  plugin=FILE, host=process|vmm (where its code runs), device=NAME (of a plugin with several), and \
+the device's own options, which `outboard plugin inspect FILE` lists; queues=N, name=TEXT
+
 Keys of --device, for somebody's daemon:
-  vhost-user, id=NUMBER|NAME (the virtio device: 26, fs, rng, ...),
-  socket=PATH (a daemon listens there) | spawn=COMMAND (starts the daemon, and ends it with the
-  VM; '{fd}' in it is the number of an inherited listening socket, '{socket}' the path where the
-  daemon is to listen, '{stem}' that path for one that appends 0 to it; a comma is written
-  twice), queues=N, queue-size=N (256 unless the daemon takes fewer), name=TEXT
+  vhost-user, id=NUMBER|NAME (the virtio device: 26, fs, rng, ...), socket=PATH (a daemon listens \
+there) | spawn=COMMAND (starts the daemon, and ends it with the VM; '{fd}' in it is the number of an \
+inherited listening socket, '{socket}' the path where the daemon is to listen, '{stem}' that path \
+for one that appends 0 to it; a comma is written twice), queues=N, queue-size=N (256 unless the \
+daemon takes fewer), name=TEXT
+
 Keys of all three:
   addr=SLOT (1 to 31), on-exit=degrade|stop; of disk and net: id=NAME
 
 Examples:
-  outboard run --kernel vmlinuz --initrd initrd.img --cmdline console=ttyS0
+  outboard run --kernel vmlinuz --initrd initrd.img \\
+      --cmdline console=ttyS0
   outboard run --cpus 2 --cdrom TinyCore-current.iso
   outboard run --kernel vmlinux --disk path=root.img,serial=root --console
-  outboard run --kernel vmlinuz --disk path=root.img --net user,forward=2222:22
-  outboard run --kernel vmlinuz --device vhost-user,id=fs,socket=/tmp/fs.sock
+  outboard run --kernel vmlinuz --disk path=root.img \\
+      --net user,forward=2222:22
   outboard run --kernel vmlinuz \\
-    --device \"vhost-user,id=fs,spawn=virtiofsd --fd={fd} --tag=srv --shared-dir=/srv\"
-  outboard run --kernel vmlinuz --device plugin=./libramdisk.so,size=64M,host=vmm
+      --device vhost-user,id=fs,socket=/tmp/fs.sock
+  outboard run --kernel vmlinuz --device \\
+      \"vhost-user,id=fs,spawn=virtiofsd --fd={fd} \\
+      --tag=srv --shared-dir=/srv\"
+  outboard run --kernel vmlinuz \\
+      --device plugin=./libramdisk.so,size=64M,host=vmm
   outboard run vm.toml --cpus 4 --dry-run";
 
 /// Flags say the same as the keys of the file; a flag given beside a file wins over its key, and
@@ -69,7 +78,7 @@ pub(super) struct Run {
     /// The kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     cmdline: Option<String>,
-    /// What goes behind the kernel's command line, whoever gave that
+    /// Text to append to the kernel's command line, be it --cmdline's, the file's or the boot menu's
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     cmdline_append: Option<String>,
     /// An ISO image, as a disk that can only be read; without --kernel its boot menu's kernel, initrd
@@ -104,8 +113,8 @@ pub(super) struct Run {
     /// Add a virtio console, and where it goes: as --serial [default when bare: socket]
     #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "socket")]
     console: Option<String>,
-    /// Where the VM's logs are kept, in DIR/NAME, or off [default: /var/log/outboard for root,
-    /// ~/.local/state/outboard for others]
+    /// Where the VM's logs are kept, in DIR/NAME, or off [default: `$XDG_STATE_HOME/outboard`; without
+    /// that variable /var/log/outboard for root, ~/.local/state/outboard for others]
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
     /// End when the guest reboots

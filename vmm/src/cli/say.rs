@@ -8,12 +8,11 @@ use outboard::stderr::Stderr;
 use serde::Serialize;
 
 /// How answers are printed.
+// Its values have no documentation of their own: clap would spread out every verb's help for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
-    /// For people.
     #[default]
     Text,
-    /// For programs.
     Json,
 }
 

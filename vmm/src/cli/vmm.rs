@@ -25,13 +25,15 @@ const NAME: &str = "cloud-hypervisor";
 const VERSION: &str = "cloud-hypervisor v54.0.0";
 
 const EXAMPLES: &str = "\
-The API is Cloud Hypervisor's; docs/api.md says which part. Called as cloud-hypervisor,
-outboard is this verb, with -v for more words and --version for Cloud Hypervisor's.
+The API is Cloud Hypervisor's; docs/api.md says which part. Called as cloud-hypervisor, outboard is \
+this verb, with -v for more words and --version for Cloud Hypervisor's.
 
 Example:
   outboard vmm --api-socket /tmp/vm.sock &
-  curl --unix-socket /tmp/vm.sock -X PUT http://localhost/api/v1/vm.create \\
-      -H 'Content-Type: application/json' -d '{\"payload\":{\"kernel\":\"/boot/vmlinuz\"}}'
+  curl --unix-socket /tmp/vm.sock -X PUT \\
+      http://localhost/api/v1/vm.create \\
+      -H 'Content-Type: application/json' \\
+      -d '{\"payload\":{\"kernel\":\"/boot/vmlinuz\"}}'
   curl --unix-socket /tmp/vm.sock -X PUT http://localhost/api/v1/vm.boot";
 
 /// Starts a VMM without a VM, and stays with it until it ends.
@@ -43,7 +45,7 @@ pub(super) struct Vmm {
     /// What its VM is called [default: vmm-PID]
     #[arg(long)]
     name: Option<String>,
-    /// Where the VM's logs are kept, in DIR/NAME
+    /// Where the VM's logs are kept, in DIR/NAME [default: off]
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
 }

@@ -17,8 +17,8 @@ use crate::mac::Mac;
 
 const EXAMPLES: &str = "\
 Example, two VMs that see the third, and not each other:
-  outboard-net switch --port a=/tmp/a.sock,isolated --port b=/tmp/b.sock,isolated \\
-      --port c=/tmp/c.sock
+  outboard-net switch --port a=/tmp/a.sock,isolated \\
+      --port b=/tmp/b.sock,isolated --port c=/tmp/c.sock
   outboard run a.toml --net socket=/tmp/a.sock";
 
 /// Joins virtual machines by a learning switch: each port is a vhost-user socket, and frames are copied

@@ -25,9 +25,12 @@ use crate::case::Path;
     version,
     after_help = "Examples:\n  \
         outboard-bench null\n  \
-        outboard-bench block --file /dev/shm/disk.img --spawn 'outboard-block --socket {socket} --path {file}'\n  \
-        outboard-bench block --socket /tmp/disk.sock --op read,write --size 4k,128k --depth 1,32\n  \
-        outboard-bench compare ours.toml theirs.toml --rounds 7 --file /dev/shm/disk.img"
+        outboard-bench block --file /dev/shm/disk.img \\\n      \
+        --spawn 'outboard-block --socket {socket} --path {file}'\n  \
+        outboard-bench block --socket /tmp/disk.sock \\\n      \
+        --op read,write --size 4k,128k --depth 1,32\n  \
+        outboard-bench compare ours.toml theirs.toml --rounds 7 \\\n      \
+        --file /dev/shm/disk.img"
 )]
 struct Cli {
     #[command(subcommand)]

@@ -29,10 +29,11 @@ const PACE: Duration = Duration::from_millis(50);
 const NOTES: &str = "\
 Keys: q or Ctrl-C leaves, the arrows scroll.
 
-Requests do not cross the VMM. A device of ours counts them where the VMM can read, and times one in 64,
-from taking it to its answer: p50 and p99 are below what is shown. Of a daemon of somebody else's what is
-known is its ring's index in guest memory, as the daemon has written it: requests, but no bytes or times.
-Kicks and interrupts are as the two sides signal them; of several at once the other side sees one.";
+Requests do not cross the VMM. A device of ours counts them where the VMM can read, and times one \
+in 64, from taking it to its answer: p50 and p99 are below what is shown. Of a daemon of somebody \
+else's what is known is its ring's index in guest memory, as the daemon has written it: requests, \
+but no bytes or times. Kicks and interrupts are as the two sides signal them; of several at once the \
+other side sees one.";
 
 /// Shows what VMs do: exits by reason, requests through queues, CPU and memory of every process.
 #[derive(Args)]
