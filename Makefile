@@ -6,7 +6,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 AT = $(DESTDIR)$(PREFIX)
 COMPLETIONS = $(addprefix $(AT)/share/,bash-completion/completions/outboard \
 	zsh/site-functions/_outboard fish/vendor_completions.d/outboard.fish)
-UNIT = $(AT)/lib/systemd/system/outboard@.service
+# Where systemd looks: a home's is its user's own, to run that user's VMs.
+OWN := $(filter $(HOME)/.local,$(PREFIX))
+UNIT = $(AT)/$(if $(OWN),share/systemd/user,lib/systemd/system)/outboard@.service
+OWN_UNIT := -e '/^\#/d' -e '/^UnsetEnvironment/d' -e 's|multi-user|default|'
 DAEMONS := outboard-block outboard-net outboard-console outboard-plugin-host
 
 help: ## What there is to make
@@ -44,7 +47,8 @@ BUILT := $(or $(OUTBOARD_BIN_DIR),$(TARGET)/release)
 install: $(if $(OUTBOARD_BIN_DIR),,build) ## Into PREFIX (/usr/local): programs, manual pages, completions, a systemd unit
 	install -Dm755 $(BUILT)/outboard $(AT)/bin/outboard
 	for daemon in $(DAEMONS); do \
-		install -Dm755 $(BUILT)/$$daemon $(AT)/libexec/outboard/$$daemon || exit 1; \
+		install -Dm755 $(BUILT)/$$daemon $(AT)/libexec/outboard/$$daemon && \
+		ln -sf ../libexec/outboard/$$daemon $(AT)/bin/$$daemon || exit 1; \
 	done
 	$(BUILT)/outboard man --out $(AT)/share/man/man1
 	install -d $(dir $(COMPLETIONS))
@@ -52,10 +56,10 @@ install: $(if $(OUTBOARD_BIN_DIR),,build) ## Into PREFIX (/usr/local): programs,
 	$(BUILT)/outboard completions zsh >$(word 2,$(COMPLETIONS))
 	$(BUILT)/outboard completions fish >$(word 3,$(COMPLETIONS))
 	install -d $(dir $(UNIT))
-	sed 's|/usr/local|$(PREFIX)|' vmm/systemd/outboard@.service >$(UNIT)
+	sed -e 's|/usr/local|$(PREFIX)|' $(if $(OWN),$(OWN_UNIT)) vmm/systemd/outboard@.service >$(UNIT)
 
 uninstall: ## What `make install` put there
-	rm -f $(AT)/bin/outboard $(AT)/share/man/man1/outboard.1 $(AT)/share/man/man1/outboard-*.1 \
+	rm -f $(addprefix $(AT)/bin/,outboard $(DAEMONS)) $(AT)/share/man/man1/outboard.1 $(AT)/share/man/man1/outboard-*.1 \
 		$(COMPLETIONS) $(UNIT)
 	rm -f $(addprefix $(AT)/libexec/outboard/,$(DAEMONS))
 	[ ! -d $(AT)/libexec/outboard ] || rmdir --ignore-fail-on-non-empty $(AT)/libexec/outboard

@@ -95,13 +95,16 @@ fn the_script_works_in_bash() {
     }
 }
 
-fn make(target: &str, root: &Path) -> Output {
+/// `make TARGET` in a folder that stands for the root, to or from a prefix; the user's home is /home/a.
+fn make(target: &str, root: &Path, prefix: &str) -> Output {
     for program in ["block", "net", "console", "plugin-host"] {
         daemon(&format!("outboard-{program}"));
     }
     let built = daemon("outboard");
     let output = Command::new("make")
-        .args(["-s", "-C", ROOT, target, "PREFIX=/opt/outboard"])
+        .args(["-s", "-C", ROOT, target])
+        .arg(format!("PREFIX={prefix}"))
+        .env("HOME", "/home/a")
         .arg(format!("DESTDIR={}", root.display()))
         .arg(format!(
             "OUTBOARD_BIN_DIR={}",
@@ -131,11 +134,13 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn what_install_puts_there_works_and_uninstall_takes_it_away() {
     let home = tempfile::tempdir().unwrap();
-    make("install", home.path());
+    make("install", home.path(), "/opt/outboard");
     let root = home.path().join("opt/outboard");
-    for program in ["bin/outboard", "libexec/outboard/outboard-console"] {
-        let output = Command::new(root.join(program)).arg("--version").output();
-        assert!(output.unwrap().status.success(), "{program}");
+    // What the documents call by its name is in PATH.
+    for program in ["", "-block", "-console", "-net", "-plugin-host"] {
+        let program = root.join(format!("bin/outboard{program}"));
+        let output = Command::new(&program).arg("--version").output();
+        assert!(output.unwrap().status.success(), "{}", program.display());
     }
 
     // A page for each verb that --help shows, and no other.
@@ -155,15 +160,75 @@ fn what_install_puts_there_works_and_uninstall_takes_it_away() {
     for page in &pages {
         let text = fs::read_to_string(root.join("share/man/man1").join(page));
         let text = text.unwrap_or_else(|error| panic!("{page}: {error}"));
-        assert!(text.contains(".TH outboard"), "{page}: {text}");
+        assert!(text.contains(".TH OUTBOARD"), "{page}: {text}");
     }
 
     let unit = root.join("lib/systemd/system/outboard@.service");
     let text = fs::read_to_string(&unit).unwrap();
     assert!(text.contains("=/opt/outboard/bin/outboard run ") && !text.contains("/usr/local"));
 
-    make("uninstall", home.path());
+    make("uninstall", home.path(), "/opt/outboard");
     assert!(files(home.path()).is_empty(), "{:?}", files(home.path()));
+}
+
+/// Of a page the examples are read most: `man` has to leave their lines as they are.
+#[test]
+fn a_page_shows_examples_as_the_help_does() {
+    if Command::new("man").arg("--version").output().is_err() {
+        println!("SKIPPED, no page was set: there is no man");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let outboard = daemon("outboard");
+    let mut man = Command::new(&outboard);
+    assert!(
+        man.args(["man", "--out"])
+            .arg(home.path())
+            .status()
+            .unwrap()
+            .success()
+    );
+    let help = Command::new(&outboard).args(["run", "--help"]).output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    let examples = help.split("Examples:\n").nth(1).unwrap();
+    let page = Command::new("man")
+        .arg("-l")
+        .arg(home.path().join("outboard-run.1"))
+        .env("MANWIDTH", "80")
+        .env("LC_ALL", "C.UTF-8")
+        .env_remove("MAN_KEEP_FORMATTING")
+        .output()
+        .unwrap();
+    let page = String::from_utf8(page.stdout).unwrap();
+    let lines: Vec<&str> = page.lines().map(str::trim).collect();
+    assert!(
+        lines.contains(&"EXAMPLES") && !lines.contains(&"EXTRA"),
+        "{page}"
+    );
+    assert!(examples.lines().count() > 8, "{examples}");
+    for line in examples.lines() {
+        assert!(lines.contains(&line.trim()), "{line} is not in: {page}");
+    }
+}
+
+/// In a home the unit is the user's own: where systemd looks for those, and with sockets where that
+/// user's `outboard list` looks.
+#[test]
+fn a_home_gets_a_unit_of_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    make("install", root.path(), "/home/a/.local");
+    let unit = root
+        .path()
+        .join("home/a/.local/share/systemd/user/outboard@.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    assert!(
+        text.contains("=/home/a/.local/bin/outboard run %E/outboard/%i.toml"),
+        "{text}"
+    );
+    assert!(text.contains("WantedBy=default.target"), "{text}");
+    assert!(!text.contains("XDG_RUNTIME_DIR"), "{text}");
+    make("uninstall", root.path(), "/home/a/.local");
+    assert!(files(root.path()).is_empty(), "{:?}", files(root.path()));
 }
 
 /// Of the unit, with the program where it is, systemd has nothing to say; of a broken one it has.
