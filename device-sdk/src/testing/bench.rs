@@ -20,7 +20,7 @@ pub struct Setup {
     pub packed: bool,
     /// Protocol features wanted, of those offered; none for a frontend that knows none.
     pub protocol: Protocol,
-    /// Entries in the probe's ring.
+    /// Entries in the probe's ring, if the device takes so many.
     pub size: u16,
     /// The index the probe's ring begins at.
     pub base: u16,
@@ -98,6 +98,10 @@ impl Bench {
         let connection = Connection::new(endpoint.connect()?, limit)?;
         let mut driver = Driver::over(connection, &options)?;
         let expected = endpoint.expected();
+        let setup = Setup {
+            size: setup.size.min(expected.max_queue_size),
+            ..setup
+        };
         let (slots, slot_len) = slots(&mut driver, &expected)?;
         Ok(Self {
             driver,
@@ -158,6 +162,11 @@ impl Bench {
     pub fn chain_len(&self) -> u16 {
         let probe = &self.expected.probe;
         u16::from(!probe.readable.is_empty()) + u16::from(probe.writable > 0)
+    }
+
+    /// How many probes fit in the ring at once.
+    pub fn fits(&self) -> u16 {
+        self.setup.size / self.chain_len().max(1)
     }
 
     /// Fills slot `slot` with a fresh probe; its readable and its writable part.

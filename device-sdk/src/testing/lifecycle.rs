@@ -41,7 +41,7 @@ pub fn loses_nothing_when_stopped_with_requests_in_flight(endpoint: &mut dyn End
     )?;
     let index = bench.expected.probe.queue;
     for round in 0..40u16 {
-        let count = 1 + round * 3 % 60;
+        let count = 1 + round * 3 % bench.fits().min(60);
         bench.submit(count)?;
         let mut completed = BTreeSet::new();
         // Stop now and then only after some have completed.
@@ -151,7 +151,7 @@ pub fn starts_at_any_index(endpoint: &mut dyn Endpoint) -> Outcome {
 pub fn starts_again_with_another_ring(endpoint: &mut dyn Endpoint) -> Outcome {
     let mut bench = Bench::start(endpoint, Setup::default())?;
     let index = bench.expected.probe.queue;
-    for size in [16u16, 256, 32] {
+    for size in [16u16, 256, 32].map(|size| size.min(bench.expected.max_queue_size)) {
         bench.round_trips(size)?;
         bench.driver.stop_queue(index)?;
         let options = QueueOptions {

@@ -14,6 +14,7 @@ pub fn serves_packed_rings(endpoint: &mut dyn Endpoint) -> Outcome {
             (64, 127, 0),
             (256, 3, 4),
         ] {
+            let size = size.min(endpoint.expected().max_queue_size);
             let setup = Setup {
                 features,
                 packed: true,
