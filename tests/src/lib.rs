@@ -2,8 +2,10 @@
 
 pub mod api;
 pub mod daemons;
+pub mod echo;
 pub mod grid;
 pub mod guest;
+pub mod hosts;
 pub mod kernel;
 pub mod kvm_stats;
 pub mod listening;

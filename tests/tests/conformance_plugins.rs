@@ -2,53 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Tests fail by panicking, their helpers too.
 
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::time::Duration;
 
-use outboard::plugin::serve::{Spec, serve};
 use outboard_device::Device;
 use outboard_device::abi::host::Plugin;
-use outboard_device::driver::connection::DEFAULT_LIMIT;
-use outboard_device::driver::connection::F_RING_PACKED;
+use outboard_device::driver::connection::{DEFAULT_LIMIT, F_RING_PACKED};
 use outboard_device::driver::console::{Port, RX, TX};
 use outboard_device::driver::{Driver, DriverError, Options, QueueOptions, Segment};
-use outboard_device::testing::{Endpoint, Expected, Outcome, Probe};
+use outboard_device::testing::{Endpoint, Expected, Probe};
+use outboard_tests::echo::{self, converse, listen};
+use outboard_tests::hosts::{InProcess, hosted};
 use outboard_tests::listening::Listening;
 use outboard_tests::plugins;
-
-/// A plugin served in this process, as the VMM does it; loaded anew for each connection.
-struct InProcess {
-    library: PathBuf,
-    device: &'static str,
-    options: BTreeMap<String, String>,
-    expected: Expected,
-}
-
-impl Endpoint for InProcess {
-    fn connect(&mut self) -> Outcome<UnixStream> {
-        let spec = Spec {
-            id: "under-test".into(),
-            path: self.library.clone(),
-            device: self.device.into(),
-            options: self.options.clone(),
-        };
-        let served = serve(spec, Duration::from_secs(20));
-        Ok(served.unwrap_or_else(|error| panic!("{error}")).0)
-    }
-
-    fn expected(&self) -> Expected {
-        self.expected.clone()
-    }
-}
-
-/// The plugin in a process of its own.
-fn hosted(library: &Path, keys: &str, expected: Expected) -> Listening {
-    let plugin = format!("{},{keys}", library.display());
-    let dir = tempfile::tempdir().unwrap();
-    Listening::start("outboard-plugin-host", ["--plugin", &plugin], dir, expected)
-}
 
 fn entropy() -> PathBuf {
     plugins::rust("outboard-entropy", "outboard_entropy")
@@ -113,75 +79,18 @@ static ECHO: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     (dir, library)
 });
 
-fn echo_expected() -> Expected {
-    let check = |written: u32, _: &[u8]| match written {
-        0 => Ok(()),
-        some => Err(format!("{some} bytes written of what is said")),
-    };
-    Expected {
-        features: F_RING_PACKED,
-        config_len: 12,
-        queues: 2,
-        max_queue_size: 256,
-        running: vec![RX, TX],
-        probe: Probe {
-            queue: TX,
-            readable: b"conformance\n".to_vec(),
-            writable: 0,
-            check,
-        },
-    }
-}
-
 fn echo_in_process(library: &Path) -> InProcess {
     InProcess {
         library: library.to_owned(),
         device: "echo",
         options: BTreeMap::new(),
-        expected: echo_expected(),
+        expected: echo::expected(),
     }
-}
-
-fn listen(driver: &mut Driver, port: &mut Port, said: &[u8]) -> Result<(), String> {
-    let mut heard = Vec::new();
-    while heard.len() < said.len() {
-        let more = port.read(driver, DEFAULT_LIMIT);
-        heard.extend(more.map_err(|error| error.to_string())?);
-    }
-    (heard == said)
-        .then_some(())
-        .ok_or_else(|| "something else comes back".into())
-}
-
-/// Says things of many lengths, some before there are buffers for the answer, and hears them all.
-fn converse(endpoint: &mut dyn Endpoint) -> Result<(), String> {
-    let mut driver = Driver::new(endpoint.connect().unwrap(), &Options::default()).unwrap();
-    for queue in [RX, TX] {
-        driver.start_queue(queue, &QueueOptions::default()).unwrap();
-    }
-    // As long as there is no buffer for it, it is kept.
-    let early: Vec<u8> = (0..3000_u32).map(|n| (n % 251) as u8).collect();
-    let window = driver.allocate(4096, 64).unwrap();
-    window.write(0, &early);
-    let queue = driver.queue(TX).unwrap();
-    for piece in 0..30 {
-        let segment = Segment::readable(window.addr() + piece * 100, 100);
-        queue.submit(&[segment], 0).unwrap();
-        queue.wait(DEFAULT_LIMIT).unwrap();
-    }
-    let mut port = Port::new(&mut driver).unwrap();
-    listen(&mut driver, &mut port, &early)?;
-    for round in 0..40_usize {
-        let said: Vec<u8> = (0..=round * 800).map(|n| (n * 7 + round) as u8).collect();
-        port.write(&mut driver, &said).unwrap();
-        listen(&mut driver, &mut port, &said)?;
-    }
-    Ok(())
 }
 
 #[test]
 fn the_echo_is_what_was_said() {
-    converse(&mut hosted(&ECHO.1, "", echo_expected())).unwrap();
+    converse(&mut hosted(&ECHO.1, "", echo::expected())).unwrap();
     converse(&mut echo_in_process(&ECHO.1)).unwrap();
 }
 
@@ -219,7 +128,7 @@ fn carry_over(from: &mut dyn Endpoint, to: &mut dyn Endpoint) -> Result<Vec<u8>,
 /// From one process to another, into the VMM, and back.
 #[test]
 fn what_one_echo_has_heard_another_says() {
-    let process = || hosted(&ECHO.1, "", echo_expected());
+    let process = || hosted(&ECHO.1, "", echo::expected());
     let state = carry_over(&mut process(), &mut process()).unwrap();
     carry_over(&mut process(), &mut echo_in_process(&ECHO.1)).unwrap();
     carry_over(&mut echo_in_process(&ECHO.1), &mut process()).unwrap();
@@ -266,7 +175,7 @@ fn an_echo_that_forgets_is_found_out() {
 
 mod echo_in_a_process {
     use super::*;
-    outboard_device::conformance!(hosted(&ECHO.1, "", echo_expected()));
+    outboard_device::conformance!(hosted(&ECHO.1, "", echo::expected()));
 }
 
 mod echo_in_the_vmm {
