@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use outboard_device::driver::Daemon;
@@ -46,14 +46,27 @@ impl Listening {
     ///
     /// # Panics
     /// As [`start`](Self::start).
-    #[allow(clippy::expect_used)] // As said: a test fails by panicking.
     pub fn with_socket(
         package: &str,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         dir: tempfile::TempDir,
         expected: Expected,
     ) -> Self {
-        let daemon = Daemon::listen(&daemon(package), args).expect("the daemon can be started");
+        Self::program(&daemon(package), args, dir, expected)
+    }
+
+    /// Starts this program, which listens on [`SOCKET`] in `dir`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[allow(clippy::expect_used)] // As said: a test fails by panicking.
+    pub fn program(
+        program: &Path,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        dir: tempfile::TempDir,
+        expected: Expected,
+    ) -> Self {
+        let daemon = Daemon::listen(program, args).expect("the daemon can be started");
         Self {
             daemon,
             socket: dir.path().join(SOCKET),

@@ -56,6 +56,19 @@ pub fn c(compiler: &str, source: &str, dir: &Path, flags: &[&str]) -> PathBuf {
 /// When it cannot be built.
 pub fn crate_in(dir: &Path, library: &str) -> PathBuf {
     fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock")).expect("the lock file is copied");
+    build(dir, "--offline").join(format!("lib{library}.so"))
+}
+
+/// Builds the crate in `dir`, below the root but none of the workspace, with the versions of its own lock file,
+/// and returns the folder its library and its program are in.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn locked_in(dir: &str) -> PathBuf {
+    build(&root().join(dir), "--locked")
+}
+
+fn build(dir: &Path, lock: &str) -> PathBuf {
     // TARGET/PROFILE/deps/THIS-TEST
     let test = std::env::current_exe().expect("this program has a path");
     let target = test
@@ -64,7 +77,7 @@ pub fn crate_in(dir: &Path, library: &str) -> PathBuf {
         .expect("tests lie in TARGET/PROFILE/deps");
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(dir)
-        .args(["build", "--quiet", "--offline", "--target-dir"])
+        .args(["build", "--quiet", lock, "--target-dir"])
         .arg(target)
         .args(["--config", "profile.dev.debug=\"line-tables-only\""])
         .args(["--config", "profile.dev.package.\"*\".opt-level=1"])
@@ -75,7 +88,7 @@ pub fn crate_in(dir: &Path, library: &str) -> PathBuf {
         "the crate in {} does not build",
         dir.display()
     );
-    target.join(format!("debug/lib{library}.so"))
+    target.join("debug")
 }
 
 /// A twin of the plugin in Rust below `plugins/` with something in its source changed, built into `dir`.
