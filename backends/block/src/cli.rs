@@ -19,6 +19,7 @@ use crate::image::{Format, Image, Options};
         truncate -s 10G disk.img\n  \
         outboard-block --socket /tmp/disk.sock --path disk.img --serial data-1"
 )]
+#[allow(clippy::struct_excessive_bools)] // switches are
 pub struct Cli {
     /// Where the frontend comes from.
     #[command(flatten)]
@@ -43,6 +44,10 @@ pub struct Cli {
     /// Go past the host's page cache (`O_DIRECT`).
     #[arg(long)]
     pub direct: bool,
+
+    /// Keep the space that the guest no longer needs: it cannot discard.
+    #[arg(long)]
+    pub no_discard: bool,
 
     /// The block size the guest is told to use, in bytes: 512 or 4096; by default the medium's.
     #[arg(long, value_name = "BYTES", value_parser = block_size)]
@@ -80,6 +85,7 @@ impl Cli {
             direct: self.direct,
             backing: self.backing,
             block_size: self.block_size,
+            keep_space: self.no_discard,
         };
         let image = Image::open(&self.path, &options)?;
         let settings = Settings {

@@ -114,13 +114,16 @@ mod tests {
     use crate::image::Options;
 
     fn image(readonly: bool) -> Image {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(1 << 20).unwrap();
-        let options = Options {
+        image_with(&Options {
             readonly,
             ..Options::default()
-        };
-        Image::open(file.path(), &options).unwrap()
+        })
+    }
+
+    fn image_with(options: &Options) -> Image {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        Image::open(file.path(), options).unwrap()
     }
 
     fn read_u32(config: &Config, offset: u32) -> u32 {
@@ -139,6 +142,22 @@ mod tests {
         assert_eq!(read_u32(&config, 20), 512);
         assert_eq!(read_u32(&config, 32) >> 16, 3);
         assert_eq!(read_u32(&config, 48), MAX_RANGE_SECTORS);
+    }
+
+    #[test]
+    fn a_disk_that_keeps_its_space_offers_none_back() {
+        for keep_space in [false, true] {
+            let image = image_with(&Options {
+                keep_space,
+                ..Options::default()
+            });
+            let offers = features(&image, 1) & bit(VIRTIO_BLK_F_DISCARD) != 0;
+            assert_eq!(offers, !keep_space);
+            assert_ne!(features(&image, 1) & bit(VIRTIO_BLK_F_WRITE_ZEROES), 0);
+            let config = Config::new(&image, 1);
+            let may_unmap = read_u32(&config, WRITE_ZEROES_MAY_UNMAP as u32) & 0xff;
+            assert_eq!(may_unmap, u32::from(!keep_space));
+        }
     }
 
     #[test]

@@ -142,7 +142,12 @@ impl BlockWorker {
                 Ok(ranges) if command == Command::Discard => {
                     Plan::discard(ranges, self.image.is_block_device(), sync)
                 }
-                Ok(ranges) => Plan::write_zeroes(ranges, sync),
+                Ok(mut ranges) => {
+                    for range in &mut ranges {
+                        range.unmap &= self.image.can_discard();
+                    }
+                    Plan::write_zeroes(ranges, sync)
+                }
                 Err(status) => return Taken::Done(request, status),
             },
         };

@@ -176,6 +176,9 @@ pub struct Disk {
     /// Past the host's page cache.
     #[serde(default, skip_serializing_if = "OnOff::is_off")]
     pub direct: OnOff,
+    /// Space that the guest no longer needs is given back; it is unless this is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discard: Option<OnOff>,
     /// The block size the guest is told to use: 512 or 4096; the medium's own when absent.
     #[serde(
         default,

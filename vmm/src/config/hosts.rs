@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::description::{Disk, RawDevice};
 use super::foreign::foreign_host;
-use super::{Host, Port};
+use super::{Host, OnOff, Port};
 
 /// virtio-blk's `GET_ID` answers 20 bytes (virtio 1.2, section 5.2.6).
 const DISK_SERIAL_MAX: usize = 20;
@@ -52,6 +52,9 @@ pub(super) fn disk_host(disk: &Disk, id: &str) -> Result<Host, String> {
     }
     if disk.direct.0 {
         args.push("--direct".into());
+    }
+    if disk.discard == Some(OnOff(false)) {
+        args.push("--no-discard".into());
     }
     match disk.block_size {
         None => {}
@@ -101,6 +104,7 @@ fn only_with_path(disk: &Disk) -> Option<&'static str> {
         ("format", disk.format.is_some()),
         ("backing", disk.backing.0),
         ("direct", disk.direct.0),
+        ("discard", disk.discard.is_some()),
         ("block-size", disk.block_size.is_some()),
         ("serial", disk.serial.is_some()),
     ];
@@ -194,10 +198,11 @@ mod tests {
     #[test]
     fn a_disk_is_told_what_was_said_of_it() {
         assert_eq!(disk("a.img"), Ok(vec!["--path=a.img".into()]));
-        let args = disk("a,format=qcow2,backing,direct=on,block-size=4096,readonly").unwrap();
+        let args =
+            disk("a,format=qcow2,backing,direct=on,discard=off,block-size=4096,readonly").unwrap();
         assert_eq!(
             args.join(" "),
-            "--path=a --readonly --format=qcow2 --backing --direct --block-size=4096"
+            "--path=a --readonly --format=qcow2 --backing --direct --no-discard --block-size=4096"
         );
         assert!(disk("a,format=vmdk").unwrap_err().contains("raw or qcow2"));
         assert!(

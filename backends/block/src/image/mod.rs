@@ -32,6 +32,7 @@ pub const SECTOR: u64 = 512;
 
 /// How an image is to be opened.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // switches are
 pub struct Options {
     /// The format; by the suffix when absent.
     pub format: Option<Format>,
@@ -43,6 +44,8 @@ pub struct Options {
     pub backing: bool,
     /// The unit that the guest is told to address, in bytes, instead of the medium's own.
     pub block_size: Option<u32>,
+    /// Space that the guest no longer needs is not given back.
+    pub keep_space: bool,
 }
 
 /// An open, locked disk image. The lock lasts as long as the image.
@@ -51,6 +54,7 @@ pub struct Image {
     content: Content,
     path: PathBuf,
     readonly: bool,
+    keeps_space: bool,
     /// Length of the disk in bytes, a multiple of the logical block.
     size: AtomicU64,
     blocks: Blocks,
@@ -131,6 +135,7 @@ impl Image {
             content,
             path: path.to_owned(),
             readonly,
+            keeps_space: options.keep_space,
             size: geometry.size.into(),
             blocks: geometry.blocks,
         })
@@ -164,9 +169,9 @@ impl Image {
         self.blocks
     }
 
-    /// Whether space can be given back: holes in a file, discard on a device, clusters of a format.
+    /// Whether space is given back: holes in a file, discard on a device, clusters of a format.
     pub fn can_discard(&self) -> bool {
-        !self.readonly && self.raw().is_none_or(Raw::can_discard)
+        !self.readonly && !self.keeps_space && self.raw().is_none_or(Raw::can_discard)
     }
 
     /// Whether a discard is an order to a block device of the host.

@@ -8,6 +8,7 @@ const READONLY: Options = Options {
     direct: false,
     backing: false,
     block_size: None,
+    keep_space: false,
 };
 
 fn file_of(size: u64) -> tempfile::NamedTempFile {
