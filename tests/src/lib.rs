@@ -14,3 +14,5 @@ pub mod refusal;
 pub mod screen;
 pub mod tap;
 pub mod traces;
+pub mod verbs;
+pub mod wire;

@@ -4,11 +4,10 @@
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use outboard_tests::api::{Vmm, cloud_hypervisor};
+use outboard_tests::api::{Vmm, cloud_hypervisor, inherit};
 use outboard_tests::daemons::daemon;
 use outboard_tests::guest::{has_kvm, payload};
 use outboard_tests::tap::Tap;
@@ -232,16 +231,4 @@ fn an_empty_vmm_of_ours_has_its_vm_listed_under_its_own_name() {
     assert_eq!(vmm.end().code(), Some(0));
     assert!(home.path().join("logs/web/vmm.log").exists());
     home.assert_left_clean();
-}
-
-/// Lets the child have descriptor `number`.
-#[allow(unsafe_code)] // between fork and exec
-fn inherit(command: &mut Command, number: i32) {
-    // SAFETY: fcntl with integers is all that the child does before exec.
-    unsafe {
-        command.pre_exec(move || match libc::fcntl(number, libc::F_SETFD, 0) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
-    }
 }

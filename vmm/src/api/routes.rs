@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router, middleware};
+use hyper::ext::ReasonPhrase;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoResponses, OpenApi, ToSchema};
 
@@ -73,7 +74,16 @@ pub(super) fn router(control: Control) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn(whole))
+        .layer(middleware::map_response(without_reason))
         .with_state(control)
+}
+
+/// Leaves the reason phrase out (RFC 9112, section 4), as Cloud Hypervisor does: its client takes all
+/// that stands between the version and the line's end for the status.
+async fn without_reason(mut response: Response) -> Response {
+    let none = ReasonPhrase::from_static(b"");
+    response.extensions_mut().insert(none);
+    response
 }
 
 async fn openapi(_: Nothing) -> Response {

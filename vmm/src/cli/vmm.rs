@@ -76,6 +76,9 @@ struct CloudHypervisor {
     /// Say more; twice: everything
     #[arg(short, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// Changes nothing: the VMM has no filter, and the devices' processes always have theirs
+    #[arg(long, value_name = "true|false", value_parser = ["true", "false"])]
+    seccomp: Option<String>,
 }
 
 /// A path, or an inherited descriptor.

@@ -59,7 +59,7 @@ pub(crate) struct CpusConfig {
     pub(super) boot_vcpus: u32,
     /// The same number.
     pub(super) max_vcpus: u32,
-    pub(super) topology: Absent,
+    pub(super) topology: Option<CpuTopology>,
     pub(super) affinity: Absent,
     pub(super) features: CpuFeatures,
     pub(super) kvm_hyperv: Off,
@@ -80,7 +80,7 @@ impl CpusConfig {
         Self {
             boot_vcpus: count,
             max_vcpus: count,
-            topology: Absent,
+            topology: None,
             affinity: Absent,
             features: CpuFeatures::default(),
             kvm_hyperv: Off,
@@ -88,6 +88,29 @@ impl CpusConfig {
             nested: On,
             core_scheduling: CoresOfVm,
             profile: HostCpu,
+        }
+    }
+}
+
+/// Where the vCPUs are: each a core of one thread, all in one package. It can be said, not chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CpuTopology {
+    threads_per_core: u32,
+    /// As many as there are vCPUs.
+    cores_per_die: u32,
+    dies_per_package: u32,
+    packages: u32,
+}
+
+impl CpuTopology {
+    /// That of a guest with so many.
+    pub(super) fn of(count: u32) -> Self {
+        Self {
+            threads_per_core: 1,
+            cores_per_die: count,
+            dies_per_package: 1,
+            packages: 1,
         }
     }
 }
@@ -156,6 +179,8 @@ pub(crate) struct PayloadConfig {
     pub(super) initramfs: Option<PathBuf>,
     pub(super) igvm: Absent,
     pub(super) host_data: Absent,
+    /// Of older clients.
+    pub(super) mrconfigid: Absent,
 }
 
 /// The entropy device: the guest has its processor's random numbers, and none of these.
@@ -197,6 +222,8 @@ pub(crate) struct SerialConfig {
     /// With `Socket`.
     #[schema(value_type = Option<String>)]
     pub(super) socket: Option<PathBuf>,
+    /// Of clients to whom every console is one.
+    pub(super) iommu: Off,
 }
 
 impl Default for SerialConfig {
@@ -205,6 +232,7 @@ impl Default for SerialConfig {
             mode: ConsoleMode::Null,
             file: None,
             socket: None,
+            iommu: Off,
         }
     }
 }
@@ -244,8 +272,7 @@ impl Default for ConsoleConfig {
     fn default() -> Self {
         Self::of(SerialConfig {
             mode: ConsoleMode::Tty,
-            file: None,
-            socket: None,
+            ..SerialConfig::default()
         })
     }
 }

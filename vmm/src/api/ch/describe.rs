@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::config::{
-    ConsoleConfig, ConsoleMode, CpusConfig, MemoryConfig, PayloadConfig, SerialConfig, VmConfig,
+    ConsoleConfig, ConsoleMode, CpuTopology, CpusConfig, MemoryConfig, PayloadConfig, SerialConfig,
+    VmConfig,
 };
 use super::devices::{DiskConfig, NetConfig, Strangers};
 use crate::config::{Cpus, Description, OnOff, Port, Ram, Size};
@@ -28,12 +29,19 @@ impl VmConfig {
         let CpusConfig {
             boot_vcpus,
             max_vcpus,
+            topology,
             ..
         } = self.cpus;
         if boot_vcpus != max_vcpus {
             return Err(format!(
                 "cpus: boot_vcpus is {boot_vcpus} and max_vcpus {max_vcpus}; none can be added \
                  later: give the same number"
+            ));
+        }
+        if topology.is_some_and(|topology| topology != CpuTopology::of(boot_vcpus)) {
+            return Err(format!(
+                "cpus: topology is not that of {boot_vcpus} cores of one thread, on one die of one \
+                 package; write 1, {boot_vcpus}, 1 and 1, or leave it out"
             ));
         }
         let console = port(
@@ -139,7 +147,12 @@ fn port(
 
 /// `absent` and `off`: what a port is that nobody names, and one that is off.
 fn mode(text: Option<&str>, absent: ConsoleMode, off: ConsoleMode) -> SerialConfig {
-    let of = |mode, file, socket| SerialConfig { mode, file, socket };
+    let of = |mode, file, socket| SerialConfig {
+        mode,
+        file,
+        socket,
+        ..SerialConfig::default()
+    };
     let Some(text) = text else {
         return of(absent, None, None);
     };
@@ -208,7 +221,7 @@ mod tests {
                 r#""platform":{"uuid":"x"}"#,
                 ["platform.uuid", "leave it out"],
             ),
-            (r#""net":[{"tap":"t","fds":[3]}]"#, ["net[0].fds", "[3]"]),
+            (r#""net":[{"tap":"t","fds":[3]}]"#, ["net: fds", "[3]"]),
             (r#""net":[{"tap":"t","num_queues":3}]"#, ["num_queues", "3"]),
             (
                 r#""net":[{"ip":"1.2.3.4","mask":"255.0.255.0"}]"#,
@@ -218,6 +231,12 @@ mod tests {
                 r#""cpus":{"boot_vcpus":1,"max_vcpus":2}"#,
                 ["max_vcpus", "2"],
             ),
+            (
+                r#""cpus":{"boot_vcpus":2,"max_vcpus":2,"topology":{"threads_per_core":2,
+                    "cores_per_die":1,"dies_per_package":1,"packages":1}}"#,
+                ["topology", "2 cores of one thread"],
+            ),
+            (r#""serial":{"iommu":true}"#, ["serial.iommu", "true"]),
             (r#""fancy":1"#, ["fancy", "unknown field"]),
             (r#""serial":{"mode":"File"}"#, ["serial", "file is missing"]),
         ] {

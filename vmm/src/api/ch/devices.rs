@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::fixed::{Absent, ByteRange, Client, Off, On, Zero};
+use super::fixed::{Absent, ByteRange, Client, Off, On, Zero, list};
 use crate::config::{Disk, Handed, Net, NewDevice, OnOff, RawDevice, Subnet, VirtioId};
 
 /// What it means in our words, or why it cannot be.
@@ -43,7 +43,8 @@ pub(crate) struct DiskConfig {
     rate_limit_group: Absent,
     rate_limiter_config: Absent,
     queue_affinity: Absent,
-    sparse: On,
+    /// Space that the guest no longer needs is given back.
+    sparse: bool,
     lock_granularity: ByteRange,
     disable_io_uring: Off,
     disable_aio: Off,
@@ -78,7 +79,7 @@ impl Default for DiskConfig {
             rate_limit_group: Absent,
             rate_limiter_config: Absent,
             queue_affinity: Absent,
-            sparse: On,
+            sparse: true,
             lock_granularity: ByteRange,
             disable_io_uring: Off,
             disable_aio: Off,
@@ -101,6 +102,7 @@ impl DiskConfig {
             },
             backing: OnOff(self.backing_files),
             direct: OnOff(self.direct),
+            discard: (!self.sparse).then_some(OnOff(false)),
             serial: self.serial,
             queues: Some(self.num_queues),
             queue_size: Some(self.queue_size),
@@ -114,6 +116,7 @@ impl DiskConfig {
             path: disk.path.clone(),
             readonly: disk.readonly.0,
             direct: disk.direct.0,
+            sparse: disk.discard != Some(OnOff(false)),
             num_queues: disk.queues.unwrap_or(1),
             queue_size: disk.queue_size.unwrap_or(OUR_QUEUE_SIZE),
             vhost_user: disk.socket.is_some(),
@@ -175,8 +178,10 @@ pub(crate) struct NetConfig {
     iommu: Off,
     host_mac: Absent,
     vhost_mode: Client,
-    /// Numbers mean nothing to another process: descriptors come with the request.
-    fds: Absent,
+    /// The client's own numbers of the descriptors that come with the request. They mean nothing to
+    /// another process: it is their count that must be right.
+    #[serde(deserialize_with = "list")]
+    fds: Vec<i32>,
     rate_limiter_config: Absent,
     offload_tso: On,
     offload_ufo: On,
@@ -201,7 +206,7 @@ impl Default for NetConfig {
             iommu: Off,
             host_mac: Absent,
             vhost_mode: Client,
-            fds: Absent,
+            fds: Vec::new(),
             rate_limiter_config: Absent,
             offload_tso: On,
             offload_ufo: On,
@@ -227,9 +232,22 @@ impl NetConfig {
         if self.mask.is_some() && self.ip.is_none() {
             return Err("net: mask is given and ip is not; give both".into());
         }
+        if !self.fds.is_empty() && self.fds.len() != fds.len() {
+            return Err(format!(
+                "net: fds is {:?}, and {} descriptors came with the request; send them with it, or \
+                 leave fds out",
+                self.fds,
+                fds.len()
+            ));
+        }
+        let mut ip = self.ip.map(|ip| subnet(ip, self.mask)).transpose()?;
+        if let Some(ip) = ip.take_if(|_| !fds.is_empty()) {
+            // Clients that hand a tap over send it nevertheless: of a tap of ours, which this is not.
+            tracing::info!("{ip} is left to whoever made the tap");
+        }
         Ok(Net {
             socket: daemon("net", self.vhost_user, self.vhost_socket)?,
-            ip: self.ip.map(|ip| subnet(ip, self.mask)).transpose()?,
+            ip,
             fds,
             // As there: the tap is made where there is none.
             create: OnOff(self.tap.is_some()),
