@@ -66,6 +66,7 @@ pub fn run(line: &str) {
             "reboot" => port::reboot(),
             "fault" => unsafe { (0xffff_8000_0000_0000 as *const u8).read_volatile(); },
             // Halted for good: no interrupt has this vector.
+            "clock" => clock(),
             "rest" => {
                 say!("resting");
                 loop {
@@ -169,6 +170,7 @@ fn plug(cycles: u64) -> Result<(), &'static str> {
     let mut disk = Disk::open(DISK_SLOT, 0, 0x50, 4)?;
     let (mut gone, mut round) = (0, 0);
     let mut guests: [Option<Disk>; 32] = [const { None }; 32];
+    let mut places = [0; 32];
     say!("ready for devices");
     while gone < cycles {
         round += 1;
@@ -176,6 +178,12 @@ fn plug(cycles: u64) -> Result<(), &'static str> {
         let up = port::in32(SLOTS_UP);
         for slot in (0..32).filter(|slot| up & 1 << slot != 0) {
             let mut guest = Disk::open(slot, 0, 0x51, 1)?;
+            guest.device.take_interrupts()?;
+            let place = &mut places[usize::from(slot)];
+            if *place != 0 && *place != guest.device.registers_at() {
+                return Err("the same slot has another BAR");
+            }
+            *place = guest.device.registers_at();
             guest.verify(4, round)?;
             if cycles < 10 {
                 say!("slot {slot} works");
@@ -244,6 +252,19 @@ fn exits(requests: u64) -> Result<(), &'static str> {
     cpu::wait(vector, seen);
     port::drain();
     disk.device.reset()
+}
+
+/// Tells the time whenever somebody types: the seconds of the day, and the processor's counter.
+fn clock() {
+    let vector = cpu::serial_interrupts();
+    say!("ask for the time");
+    loop {
+        let seen = cpu::interrupts(vector);
+        cpu::wait(vector, seen);
+        port::drain();
+        let counter = unsafe { core::arch::x86_64::_rdtsc() };
+        say!("time {} {counter}", port::seconds_of_day());
+    }
 }
 
 /// Waits until its disk has another size, which an interrupt announces, and uses all of it.

@@ -51,6 +51,25 @@ pub fn mask_pics() {
     out8(0xa1, 0xff);
 }
 
+/// By the CMOS clock, which counts in BCD.
+pub fn seconds_of_day() -> u32 {
+    let register = |number| {
+        out8(0x70, number);
+        u32::from(in8(0x71))
+    };
+    let part = |number| {
+        let bcd = register(number);
+        bcd / 16 * 10 + bcd % 16
+    };
+    loop {
+        let time = [4, 2, 0].map(part);
+        // No second has begun meanwhile.
+        if time[2] == part(0) {
+            return (time[0] * 60 + time[1]) * 60 + time[2];
+        }
+    }
+}
+
 /// Takes all input there is.
 pub fn drain() {
     while in8(COM1 + 5) & 1 != 0 {

@@ -141,6 +141,23 @@ impl Device {
         Ok(ring)
     }
 
+    /// Takes an interrupt for each queue there is, also for those that it does not use.
+    pub fn take_interrupts(&self) -> Result<(), &'static str> {
+        for index in 0..self.read::<u16>(0x12) {
+            self.write(0x16, index);
+            self.write(0x1a, index);
+            if self.read::<u16>(0x1a) != index {
+                return Err("a queue's vector is refused");
+            }
+        }
+        Ok(())
+    }
+
+    /// Where its registers are.
+    pub fn registers_at(&self) -> usize {
+        self.common
+    }
+
     /// Fills MSI-X entry `entry`.
     fn route(&self, entry: u16, cpu: u32, vector: u8) {
         let entry = self.msix_table + usize::from(entry) * 16;

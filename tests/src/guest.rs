@@ -118,8 +118,8 @@ impl Guest {
             .expect("ttyS0 takes input");
     }
 
-    /// Waits until the guest prints a line that contains `wanted`; a FAIL line ends the test.
-    pub fn expect(&mut self, wanted: &str) {
+    /// Waits until the guest prints a line that contains `wanted`, which it gives; a FAIL line ends the test.
+    pub fn expect(&mut self, wanted: &str) -> String {
         let deadline = Instant::now() + LONG;
         loop {
             match self
@@ -128,10 +128,10 @@ impl Guest {
             {
                 Ok(line) => {
                     let (found, failed) = (line.contains(wanted), line.starts_with("FAIL"));
-                    self.seen.push(line);
+                    self.seen.push(line.clone());
                     assert!(!failed, "{:?}", self.seen);
                     if found {
-                        return;
+                        return line;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {

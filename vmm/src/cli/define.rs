@@ -8,6 +8,7 @@ use clap::Args;
 use outboard::config::Description;
 use outboard::definitions::{DefinitionError, Definitions};
 use outboard::history;
+use serde::Serialize;
 
 use super::manage::{Error, Named, finish};
 use super::say::Output;
@@ -29,17 +30,26 @@ pub(super) struct Define {
     /// Under this name [default: the file's]
     #[arg(long)]
     name: Option<String>,
+    /// For people, or for programs
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// What has been defined.
+#[derive(Serialize)]
+struct Defined {
+    name: String,
 }
 
 impl Define {
     pub(super) fn execute(self) -> ExitCode {
-        let defined =
-            Definitions::ours().and_then(|all| all.define(&self.file, self.name.as_deref()));
-        finish(
-            defined
-                .map_err(Error::from)
-                .map(|name| format!("{name} is defined\n")),
-        )
+        finish(self.run())
+    }
+
+    fn run(self) -> Result<String, Error> {
+        let name = Definitions::ours()?.define(&self.file, self.name.as_deref())?;
+        let text = |defined: &Defined| format!("{} is defined\n", defined.name);
+        Ok(self.output.of(&Defined { name }, text)?)
     }
 }
 

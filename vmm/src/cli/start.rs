@@ -17,6 +17,7 @@ use outboard::registry;
 use outboard::vm::{Info, State};
 
 use super::manage::{Error, Named, finish};
+use super::say::Output;
 
 /// How long a VM may take until its guest runs: longer than its slowest device may.
 const START: Duration = Duration::from_secs(30);
@@ -41,15 +42,20 @@ Example:
 pub(super) struct Start {
     #[command(flatten)]
     vm: Named,
+    /// For people, or for programs: all that outboard info tells of it
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
 impl Start {
     pub(super) fn execute(self) -> ExitCode {
-        finish(start(&self.vm.name))
+        let text = |info: &Info| format!("{} runs as process {}\n", info.name, info.pid);
+        let started = start(&self.vm.name);
+        finish(started.and_then(|info| Ok(self.output.of(&info, text)?)))
     }
 }
 
-fn start(name: &str) -> Result<String, Error> {
+fn start(name: &str) -> Result<Info, Error> {
     let file = Definitions::ours()?.find(name)?;
     not_running(name)?;
     let log = history::log(name);
@@ -67,7 +73,7 @@ fn start(name: &str) -> Result<String, Error> {
             && info.pid == child.id()
             && info.state == State::Running
         {
-            return Ok(format!("{name} runs as process {}\n", info.pid));
+            return Ok(info);
         }
         if Instant::now() >= end {
             return Err(Error::Usage(format!(
