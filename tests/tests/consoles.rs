@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpgid};
+use outboard_tests::daemons::daemon;
 use outboard_tests::guest::{command, disk, has_kvm};
 use outboard_tests::screen::Screen;
 use outboard_tests::traces::Home;
@@ -214,6 +215,7 @@ fn ttys0_on_a_pty_or_a_socket() {
             .unwrap();
         let place = home.path().join(told_place(vm.stderr.as_mut().unwrap()));
         if port == "pty" {
+            assert_sent_to(&home, &place);
             let pty = std::fs::File::options().read(true).write(true).open(&place);
             converse(&mut pty.unwrap());
         } else {
@@ -225,6 +227,22 @@ fn ttys0_on_a_pty_or_a_socket() {
         assert!(!place.exists(), "{} is left behind", place.display());
         home.assert_left_clean();
     }
+}
+
+/// Whoever asks for the console by the VM's name is told where it is.
+fn assert_sent_to(home: &Home, pty: &Path) {
+    let mut console = Command::new(daemon("outboard"));
+    console.args(["console", "vm"]);
+    home.adopt(&mut console);
+    let refused = console.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let pty = pty.display();
+    let wanted = format!(
+        "outboard: ttyS0 of the VM 'vm' is on the pseudo-terminal {pty}; open that with screen or \
+         the like\n"
+    );
+    assert_eq!(said, wanted);
 }
 
 #[test]

@@ -47,7 +47,8 @@ impl Console {
         let Some(console) = sockets.iter().find(is_wanted) else {
             if let Some(pty) = ptys.iter().find(is_wanted) {
                 return Err(Error::Usage(format!(
-                    "{} of the VM '{}' is on the pseudo-terminal {}; open that with screen or the like",
+                    "{} of the VM '{}' is on the pseudo-terminal {}; open that with screen or \
+                     the like",
                     pty.port,
                     self.vm.name,
                     pty.path.display(),
@@ -55,7 +56,8 @@ impl Console {
             }
             let all: Vec<_> = sockets.iter().map(|c| c.port.as_str()).collect();
             return Err(Error::Usage(format!(
-                "The VM '{}' has no {} that can be reached from here; there is {}. Give it one by --serial socket or --console socket",
+                "The VM '{}' has no {} that can be reached from here; there is {}. Give it one by \
+                 --serial socket or --console socket",
                 self.vm.name,
                 wanted.unwrap_or("console"),
                 if all.is_empty() {

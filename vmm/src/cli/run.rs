@@ -19,8 +19,8 @@ const USAGE: u8 = 2;
 const EXAMPLES: &str = "\
 Keys of --disk:
   path=FILE | socket=PATH, readonly, format=raw|qcow2 (else by the suffix), backing=on (open the \
-files a qcow2 image lies on), direct=on (past the page cache), block-size=512|4096, queues=N, \
-queue-size=N, serial=TEXT
+files a qcow2 image lies on), direct=on (past the page cache), discard=off (give no space back), \
+block-size=512|4096, queues=N, queue-size=N, serial=TEXT
 
 Keys of --net:
   tap=NAME | ip=ADDRESS/BITS (makes a tap) | user | stream=PATH | stream-listen=PATH | socket=PATH, \
