@@ -1,7 +1,7 @@
 //! A handle on one daemon.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -134,9 +134,7 @@ impl Process {
 
     /// Where its console is, if it has said so.
     pub fn place(&self) -> Option<PathBuf> {
-        let words = self.words();
-        let (_, place) = words.notice()?.split_once(" is at ")?;
-        Some(place.into())
+        self.words().place().map(Path::to_owned)
     }
 
     pub(super) fn words(&self) -> MutexGuard<'_, Words> {

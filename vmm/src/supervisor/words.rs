@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tracing::Level;
@@ -31,8 +31,8 @@ pub(super) struct Words {
     partial: Vec<u8>,
     window: Instant,
     logged: u32,
-    /// The last notice.
-    notice: Option<String>,
+    /// Where its console is.
+    place: Option<PathBuf>,
 }
 
 impl Words {
@@ -44,13 +44,13 @@ impl Words {
             partial: Vec::new(),
             window: Instant::now(),
             logged: 0,
-            notice: None,
+            place: None,
         }
     }
 
-    /// What it has last had a person told: where a console is.
-    pub(super) fn notice(&self) -> Option<&str> {
-        self.notice.as_deref()
+    /// Where its console is, as it has last had a person told.
+    pub(super) fn place(&self) -> Option<&Path> {
+        self.place.as_deref()
     }
 
     /// Takes bytes as they were read.
@@ -95,11 +95,7 @@ impl Words {
         if line.is_empty() {
             return;
         }
-        if is_noise(&line) {
-            self.note(&line);
-            return;
-        }
-        if self.show(&line) {
+        if self.show(&line) || is_noise(&line) {
             // Said once is enough.
             return;
         }
@@ -129,10 +125,14 @@ impl Words {
             return false;
         }
         self.note(line);
+        if is_noise(line) {
+            return true;
+        }
         if let Some(notice) = line.strip_prefix(NOTICE) {
+            let (told, place) = told(&self.id, notice);
             // Nobody is left to hear of it when it cannot be written.
-            let _ = writeln!(Stderr, "outboard: {notice}");
-            self.notice = Some(notice.to_owned());
+            let _ = writeln!(Stderr, "{told}");
+            self.place = place.or(self.place.take());
             return true;
         }
         let device = &self.id;
@@ -195,6 +195,16 @@ fn leveled(line: &str) -> (Level, &str) {
         Some((word.parse().ok().filter(|_| known)?, text))
     });
     rest.unwrap_or((Level::INFO, line))
+}
+
+/// A notice of the daemon of device `id`, as a person is told of it, and the place of its console if that is
+/// what it tells. Whatever else it says is its own word, and not ours.
+fn told(id: &str, notice: &str) -> (String, Option<PathBuf>) {
+    let place = notice.strip_prefix(id);
+    match place.and_then(|rest| rest.strip_prefix(" is at ")) {
+        Some(place) => (format!("outboard: {notice}"), Some(place.into())),
+        None => (format!("outboard: device '{id}' says: {notice}"), None),
+    }
 }
 
 /// What passt says whenever it is started, which explains no end of its.
@@ -263,14 +273,37 @@ mod tests {
     fn a_hostile_daemon_fills_no_disk() {
         let folder = tempfile::tempdir().unwrap();
         let logs = crate::logs::Logs::open(folder.path()).unwrap();
-        let mut words = Words::new("disk0", logs.log("disk0"));
-        for _ in 0..100_000 {
-            words.push(b"gibberish\n");
+        for (id, line) in [
+            ("disk0", "gibberish\n"),
+            ("net0", "Failed to send 1 bytes to syslog\n"),
+            ("net1", "Don't run as root. Changing to nobody\n"),
+        ] {
+            let mut words = Words::new(id, logs.log(id));
+            for _ in 0..100_000 {
+                words.push(line.as_bytes());
+            }
+            let log = std::fs::read_to_string(folder.path().join(format!("{id}.log"))).unwrap();
+            let lines = log.lines().count();
+            // As many as are let through in the seconds that this takes.
+            assert!((100..10_000).contains(&lines), "{id}: {lines}");
         }
-        let log = std::fs::read_to_string(folder.path().join("disk0.log")).unwrap();
-        let lines = log.lines().count();
-        // As many as are let through in the seconds that this takes.
-        assert!((100..10_000).contains(&lines), "{lines}");
+    }
+
+    #[test]
+    fn a_daemon_tells_where_its_own_console_is_and_nothing_in_our_name() {
+        let mut words = Words::new("console0", None);
+        words.push(b"note: console0 is at /dev/pts/7\n");
+        words.push(b"note: ttyS0 is at /tmp/trap\nnote: give me your password\n");
+        assert_eq!(words.place(), Some(Path::new("/dev/pts/7")));
+        let says = |notice| told("console0", notice).0;
+        assert_eq!(
+            says("console0 is at /dev/pts/7"),
+            "outboard: console0 is at /dev/pts/7"
+        );
+        assert_eq!(
+            says("ttyS0 is at /tmp/trap"),
+            "outboard: device 'console0' says: ttyS0 is at /tmp/trap"
+        );
     }
 
     #[test]
