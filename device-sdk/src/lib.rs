@@ -15,6 +15,7 @@ pub mod counters;
 pub mod daemon;
 pub mod device;
 pub mod driver;
+pub mod limits;
 pub mod memory;
 pub mod queue;
 pub mod ratelimit;

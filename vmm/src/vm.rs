@@ -13,7 +13,6 @@
 //! | `door.rs` | where a VM is asked |
 //! | `empty.rs` | a VMM that begins without a VM |
 //! | `fault_loop.rs` | a guest that triple-faults for ever |
-//! | `limits.rs` | what the host lets the process have |
 //! | `machine.rs` | the parts, put together, reset and taken apart |
 //! | `devices.rs` | virtio devices: frontends, and their PCI functions |
 //! | `plug.rs` | devices that come and go while the VM runs |
@@ -33,7 +32,6 @@ mod error;
 mod events;
 mod fault_loop;
 mod info;
-mod limits;
 mod machine;
 mod plug;
 mod process;

@@ -45,6 +45,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::counters::Counters;
 use crate::device::{Device, Refresher, chain};
+use crate::limits;
 use crate::ratelimit::RateLimit;
 use crate::session::{self, SessionError};
 pub use main::main;
@@ -209,6 +210,7 @@ pub fn serve_each<D: Device>(
     refresh: Option<Refresher>,
 ) -> Result<(), ServeError> {
     let signals = Signals::block().map_err(setup("block signals"))?;
+    limits::raise_open_files();
     let mut ports = Vec::new();
     for (path, device) in devices {
         ports.push((Socket::listen(&path)?, path, device));

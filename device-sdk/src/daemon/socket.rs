@@ -8,9 +8,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::warn;
 
 use super::ServeError;
 use super::signals::Stop;
+use crate::ratelimit::RateLimit;
+
+/// How long to wait, in milliseconds, when a frontend cannot be taken, for want of descriptors, say: the
+/// others of this process have no part in it.
+const PAUSE: u8 = 100;
 
 /// A listening socket, removed from the file system when this value goes.
 #[derive(Debug)]
@@ -83,7 +89,18 @@ impl Socket {
                 Ok((stream, _)) => return Ok(Some(stream)),
                 // The frontend gave up between poll and accept.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    static REFUSED: RateLimit = RateLimit::new();
+                    if let Some(unseen) = REFUSED.pass() {
+                        let socket = self.path.display();
+                        warn!(%socket, %error, "no frontend can be taken; tried again{unseen}");
+                    }
+                    // The end of a pause, or of all; EINTR ends it early.
+                    let _ = poll(
+                        &mut [PollFd::new(stop.as_fd(), PollFlags::POLLIN)],
+                        PollTimeout::from(PAUSE),
+                    );
+                }
             }
         }
     }
@@ -129,6 +146,12 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::thread;
+    use std::time::Duration;
+
+    use nix::sys::socket::{Shutdown, shutdown};
+
     use super::*;
 
     #[test]
@@ -188,5 +211,21 @@ mod tests {
         assert!(socket.accept(&stop).unwrap().is_some());
         stop.request();
         assert!(socket.accept(&stop).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_frontend_that_cannot_be_taken_does_not_end_the_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = Socket::listen(&dir.path().join("s")).unwrap();
+        // From here on accept fails, and poll calls it ready.
+        shutdown(socket.as_fd().as_raw_fd(), Shutdown::Read).unwrap();
+        let stop = Stop::new().unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| socket.accept(&stop));
+            thread::sleep(Duration::from_millis(250));
+            assert!(!waiting.is_finished());
+            stop.request();
+            assert!(waiting.join().unwrap().unwrap().is_none());
+        });
     }
 }

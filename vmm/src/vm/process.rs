@@ -1,5 +1,7 @@
 //! What a process has for its VMs, and the life of one, from its assembly to its end.
 
+use outboard_device::limits;
+
 use super::door::Door;
 use super::end::End;
 use super::error::VmError;
@@ -10,7 +12,7 @@ use super::request::{Control, Refusal, Reply, Request};
 use super::runtime_dir::RuntimeDir;
 use super::signals::{self, Signals};
 use super::terminal::Terminal;
-use super::{Last, State, Vm, limits};
+use super::{Last, State, Vm};
 use crate::config::{Description, LogConfig, VmConfig};
 use crate::logs::{self, Logs};
 use crate::{monitor, plugin};
