@@ -174,6 +174,9 @@ static int32_t init(const OutboardHost *given) {
 #ifdef CRASHES
     abort();
 #endif
+#ifdef HANGS
+    hang();
+#endif
     return OUTBOARD_OK;
 }
 

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use outboard_tests::daemons::daemon;
 use outboard_tests::guest::has_kvm;
 use outboard_tests::kernel::pvh;
+use outboard_tests::plugins;
 use tempfile::NamedTempFile;
 
 /// mov dx, 0x604; mov ax, 0x3400; out dx, ax: ACPI S5. Then halts.
@@ -224,6 +225,25 @@ fn a_signal_ends_the_wait_for_a_backend() {
 }
 
 #[test]
+fn a_signal_ends_the_wait_for_a_plugin() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "tests/plugins/faulty.c";
+    let plugin = plugins::c("cc", source, folder.path(), &["-DHANGS"]);
+    let kernel = kernel(HALT);
+    let device = format!("plugin={}", plugin.display());
+    for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let vm = outboard(kernel.path(), &["--device", &device]);
+        wait_for_child(vm.id());
+        let sent = Instant::now();
+        kill(Pid::from_raw(vm.id().cast_signed()), signal).unwrap();
+        let output = vm.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        // A plugin may take 5 s.
+        assert!(sent.elapsed() < Duration::from_secs(4));
+    }
+}
+
+#[test]
 fn what_cannot_start_says_why_and_ends_with_1() {
     let nothing = NamedTempFile::new().unwrap();
     let output = outboard(nothing.path(), &[]).wait_with_output().unwrap();
@@ -236,6 +256,16 @@ fn what_cannot_start_says_why_and_ends_with_1() {
     let (code, said) = run(HALT, &["--cpu", "host,-smpa"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("did you mean smap"), "{said}");
+}
+
+/// Waits for the process that asks a plugin.
+fn wait_for_child(pid: u32) {
+    let end = Instant::now() + Duration::from_secs(20);
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    while std::fs::read_to_string(&children).is_ok_and(|all| all.is_empty()) {
+        assert!(Instant::now() < end, "no child");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn wait_for_thread(pid: u32, name: &str) {

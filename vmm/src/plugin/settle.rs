@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::inspect::{Inspected, InspectedKind, inspect, inspect_unless};
+use super::inspect::{Inspected, InspectedKind, inspect_unless};
 use super::library::Library;
 use crate::config::{DeviceConfig, Host, PluginConfig, PluginHost, VirtioId, VmConfig};
 
@@ -40,18 +40,19 @@ pub struct RegistersConfig {
     pub options: BTreeMap<String, String>,
 }
 
-/// Asks each plugin what it is.
+/// Asks each plugin what it is; gives up when `cancelled` says so.
 ///
 /// # Errors
 /// One does not load, has no such device, or its device cannot be hosted as asked.
-pub fn settle(config: &VmConfig) -> Result<Settled, PluginsError> {
+pub fn settle(config: &VmConfig, cancelled: &dyn Fn() -> bool) -> Result<Settled, PluginsError> {
     let mut settled = Settled {
         devices: config.devices.clone(),
         registers: Vec::new(),
         plugins: Vec::new(),
     };
     for plugin in &config.plugins {
-        let added = inspect(&plugin.path).and_then(|inspected| settled.add(plugin, &inspected));
+        let inspected = inspect_unless(&plugin.path, cancelled);
+        let added = inspected.and_then(|inspected| settled.add(plugin, &inspected));
         added.map_err(|why| PluginsError {
             id: plugin.id.clone(),
             why,

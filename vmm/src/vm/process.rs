@@ -94,7 +94,12 @@ impl Process {
         }
         let folder = RuntimeDir::make(config)?;
         let logs = open_logs(config)?;
-        let plugins = plugin::settle(config)?;
+        let signals = &self.signals;
+        let cancelled = || signals.came();
+        let plugins = match plugin::settle(config, &cancelled) {
+            Ok(plugins) => plugins,
+            Err(error) => return self.never_begun(config, error.into()),
+        };
         let config = &VmConfig {
             devices: plugins.devices,
             plugins: plugins.plugins,
@@ -103,8 +108,6 @@ impl Process {
         let api = folder
             .path()
             .and_then(|folder| door.open(folder, &self.events));
-        let signals = &self.signals;
-        let cancelled = || signals.came();
         let machine = Machine::assemble(
             config,
             &plugins.registers,
@@ -115,16 +118,7 @@ impl Process {
         );
         let machine = match machine {
             Ok(machine) => machine,
-            Err(error) => {
-                let Some(signal) = deadly_signal(&self.inbox, &self.events) else {
-                    return Err(error);
-                };
-                return Ok(Over {
-                    end: Some(End::Signal(signal)),
-                    asked: None,
-                    description: (*config.description).clone(),
-                });
-            }
+            Err(error) => return self.never_begun(config, error),
         };
         let mut vm = Vm {
             config,
@@ -173,6 +167,16 @@ impl Process {
             end: end?,
             asked,
             description,
+        })
+    }
+
+    /// A VM that could not be put together: for this reason, unless a signal had it given up.
+    fn never_begun(&self, config: &VmConfig, error: VmError) -> Result<Over, VmError> {
+        let signal = deadly_signal(&self.inbox, &self.events).ok_or(error)?;
+        Ok(Over {
+            end: Some(End::Signal(signal)),
+            asked: None,
+            description: (*config.description).clone(),
         })
     }
 
