@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use outboard_tests::api::{Vmm, cloud_hypervisor, inherit};
 use outboard_tests::daemons::daemon;
@@ -109,6 +110,38 @@ fn descriptors_that_nobody_takes_are_closed() {
     vmm.does("vmm.shutdown");
     assert_eq!(vmm.end().code(), Some(0));
     home.assert_left_clean();
+}
+
+/// The client is not at fault where the VMM may open no more files.
+#[test]
+fn descriptors_that_find_no_room_are_no_mistake_of_the_client() {
+    let home = Home::new();
+    let vmm = Vmm::called_cloud_hypervisor(&home);
+    let pass = || {
+        let one = OwnedFd::from(File::open("/proc/self/exe").unwrap());
+        let (status, why) = vmm.pass("PUT", "vm.add-net", &json!({ "id": "x" }), &[one]);
+        (status, why.to_string())
+    };
+    let mut answer = pass();
+    assert!(answer.1.contains("no VM"), "{answer:?}");
+    let end = Instant::now() + Duration::from_secs(20);
+    // Until it has closed the last connection.
+    while !answer.1.contains("ulimit -n") {
+        assert!(Instant::now() < end, "{answer:?}");
+        may_open_one_more(vmm.pid());
+        answer = pass();
+    }
+    assert_eq!(answer.0, 500, "{answer:?}");
+    vmm.settles_at(0);
+}
+
+/// Leaves a process room for one more descriptor.
+fn may_open_one_more(pid: i32) {
+    let open = |number: u32| fs::symlink_metadata(format!("/proc/{pid}/fd/{number}")).is_ok();
+    let limit = (0..).filter(|number| !open(*number)).nth(1).unwrap();
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args([format!("--pid={pid}"), format!("--nofile={limit}:")]);
+    assert!(prlimit.status().unwrap().success());
 }
 
 /// What libvirt does at the start: it asks for the version, and hands a listening socket over.

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::ch::none;
-use super::connection::{FDS_MAX, Fds, Patience};
+use super::connection::{FDS_MAX, Fds, Lost, Patience};
 use crate::config::Handed;
 
 /// As much as Cloud Hypervisor takes.
@@ -27,6 +27,21 @@ pub(super) struct Failed(pub(super) StatusCode, pub(super) Vec<String>);
 impl Failed {
     pub(super) fn bad(why: impl Into<String>) -> Self {
         Self(StatusCode::BAD_REQUEST, vec![why.into()])
+    }
+}
+
+impl From<Lost> for Failed {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::TooMany => Self::bad(format!(
+                "More than {FDS_MAX} descriptors came with the request"
+            )),
+            Lost::NoRoom => {
+                let why = "The VMM may open no more files, and so cannot take the descriptors that came with \
+                           the request; raise the limit on open files (ulimit -n)";
+                Self(StatusCode::INTERNAL_SERVER_ERROR, vec![why.to_owned()])
+            }
+        }
     }
 }
 
@@ -64,9 +79,9 @@ pub(super) async fn whole(
     let Ok(body) = body else {
         return Failed::bad("The body cannot be read, or is longer than 4 MiB").into_response();
     };
-    let Ok(came) = came else {
-        let why = format!("More than {FDS_MAX} descriptors came with the request");
-        return Failed::bad(why).into_response();
+    let came = match came {
+        Ok(came) => came,
+        Err(lost) => return Failed::from(lost).into_response(),
     };
     let came = came.into_iter().map(Handed::from).collect();
     let came = Came(Arc::new(Mutex::new((body.to_bytes(), came))));

@@ -36,34 +36,42 @@ pub(super) struct Fds(Arc<Mutex<Arrived>>);
 #[derive(Default)]
 struct Arrived {
     fds: Vec<OwnedFd>,
-    too_many: bool,
+    lost: Option<Lost>,
 }
 
-/// More than [`FDS_MAX`] have come.
-#[derive(Debug)]
-pub(super) struct TooMany;
+/// Why descriptors that were sent are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// More than [`FDS_MAX`] have come.
+    TooMany,
+    /// This process may have no more open.
+    NoRoom,
+}
 
 impl Fds {
-    /// Takes those that have come since the last time. After too many, none: all are closed.
-    pub(super) fn take(&self) -> Result<Vec<OwnedFd>, TooMany> {
+    /// Takes those that have come since the last time. After too many, none: all are closed; so they are
+    /// when one is missing.
+    pub(super) fn take(&self) -> Result<Vec<OwnedFd>, Lost> {
         let arrived = std::mem::take(&mut *self.lock());
-        if arrived.too_many {
-            return Err(TooMany);
-        }
-        Ok(arrived.fds)
+        arrived.lost.map_or(Ok(arrived.fds), Err)
     }
 
+    /// Keeps what came with a message. That it `lost_some` says the kernel both of more than there was
+    /// room for here, which is for more than [`FDS_MAX`], and of those that it could not open.
     fn keep(&self, fds: Vec<OwnedFd>, lost_some: bool) {
         if fds.is_empty() && !lost_some {
             return;
         }
         let mut arrived = self.lock();
         let count = arrived.fds.len().saturating_add(fds.len());
-        if lost_some || count > FDS_MAX {
-            arrived.too_many = true;
-            arrived.fds.clear();
+        if count > FDS_MAX {
+            arrived.lost = Some(Lost::TooMany);
+        } else if lost_some {
+            arrived.lost.get_or_insert(Lost::NoRoom);
         }
-        if !arrived.too_many {
+        if arrived.lost.is_some() {
+            arrived.fds.clear();
+        } else {
             arrived.fds.extend(fds);
         }
     }
@@ -235,7 +243,7 @@ mod tests {
     }
 
     /// Sends a byte with each of `batches` many descriptors, and takes what has come.
-    fn pass(batches: &[usize]) -> Result<usize, TooMany> {
+    fn pass(batches: &[usize]) -> Result<usize, Lost> {
         let (ours, theirs) = StdStream::pair().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         for count in batches {
@@ -270,8 +278,8 @@ mod tests {
     fn descriptors_are_taken_once_and_no_more_than_32() {
         assert_eq!(pass(&[1]).unwrap(), 1);
         assert_eq!(pass(&[20, 12]).unwrap(), FDS_MAX);
-        assert!(pass(&[FDS_MAX + 1]).is_err());
-        assert!(pass(&[20, 13]).is_err());
-        assert!(pass(&[FDS_MAX, 1]).is_err());
+        for too_many in [&[FDS_MAX + 1][..], &[200], &[20, 13], &[FDS_MAX, 1]] {
+            assert_eq!(pass(too_many), Err(Lost::TooMany), "{too_many:?}");
+        }
     }
 }
