@@ -9,6 +9,7 @@
 //! [`frontend`] and [`supervisor`] join them to their backends. [`logs`] keeps what they say. Other
 //! processes find a VM by the [`registry`] and steer it by the [`api`].
 
+mod apart;
 pub mod api;
 pub mod arch;
 pub mod bus;

@@ -8,7 +8,7 @@ use std::io::Write;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use outboard::image::disk::take_kernel;
+use outboard::image::disk::take_kernel_here;
 use outboard_fuzz::Number;
 
 /// A small filesystem with a kernel and an initrd in `/boot`, made by tests/fuzz/seed-disk.
@@ -89,7 +89,7 @@ fuzz_target!(|image: Image| {
     let disk = folder.path().join("disk");
     fs::File::create(&disk).unwrap().write_all(&bytes).unwrap();
     let out = folder.path().join("out");
-    let taken = take_kernel(&disk, &out);
+    let taken = take_kernel_here(&disk, &out);
     if let Ok(taken) = &taken {
         assert_eq!(taken.kernel.parent(), Some(&*out));
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use outboard::image::disk::{Taken, take_kernel};
+use outboard::image::disk::{Taken, answer, take_kernel};
 
 use super::manage::{Error, finish};
 use super::say::{self, Output};
@@ -42,11 +42,22 @@ enum Verb {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// The same in this process, with an answer in JSON
+    #[command(hide = true)]
+    KernelHere {
+        /// The raw disk image
+        image: PathBuf,
+        /// The folder
+        out: PathBuf,
+    },
 }
 
 impl Image {
     pub(super) fn execute(self) -> ExitCode {
-        let Verb::Kernel { image, out, output } = self.verb;
+        let (image, out, output) = match self.verb {
+            Verb::Kernel { image, out, output } => (image, out, output),
+            Verb::KernelHere { image, out } => return here(&image, &out),
+        };
         match take_kernel(&image, &out) {
             Ok(taken) => {
                 if taken.root.is_none() {
@@ -63,6 +74,17 @@ impl Image {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+/// Read by [`take_kernel`]: an answer on standard output, whatever it is.
+fn here(image: &Path, out: &Path) -> ExitCode {
+    match answer(image, out) {
+        Ok(taken) => {
+            let none = |_: &Taken| String::new();
+            finish(Output::Json.of(&taken, none).map_err(Error::from))
+        }
+        Err(error) => say::answer(&super::chained(&error), ExitCode::FAILURE),
     }
 }
 

@@ -206,12 +206,18 @@ fn finished(end: &End) -> ExitCode {
 
 /// Prints an error and its causes, each once, and keeps it.
 fn complain(error: &dyn std::error::Error) {
-    let mut text = format!("outboard: {error}");
+    let text = format!("outboard: {}", chained(error));
+    say::complain(&text);
+    logs::note(&text);
+}
+
+/// An error and its causes.
+fn chained(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         text = format!("{text}: {error}");
         cause = error.source();
     }
-    say::complain(&text);
-    logs::note(&text);
+    text
 }

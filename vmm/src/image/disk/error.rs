@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::apart::{LIMIT, MEMORY, SECONDS};
 use super::filesystem::Ext4Error;
 
 /// Why [`take_kernel`](super::take_kernel) failed.
@@ -115,6 +116,33 @@ pub enum DiskImageError {
         /// Its length.
         size: u64,
     },
+    /// Reading it ended a process.
+    #[error(
+        "The disk image {} is damaged, or made to do harm: reading it takes more than {} MiB of memory or {} s of a \
+         processor's time, or ends the process that does ({how})",
+        image.display(),
+        MEMORY >> 20,
+        SECONDS
+    )]
+    Harmful {
+        /// The path that was given.
+        image: PathBuf,
+        /// How the process ended, and its last words.
+        how: String,
+    },
+    /// It is read for too long, and not for want of a processor.
+    #[error(
+        "The disk image {} has not been read after {} minutes; copy it to a faster disk",
+        image.display(),
+        LIMIT.as_secs() / 60
+    )]
+    Late {
+        /// The path that was given.
+        image: PathBuf,
+    },
+    /// What the process that reads the image says.
+    #[error("{0}")]
+    Told(String),
     /// The copy cannot be written.
     #[error("Cannot write {}", path.display())]
     Write {

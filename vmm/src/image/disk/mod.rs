@@ -5,12 +5,14 @@
 //! | `partitions.rs` | where the image's filesystems may be: GPT, MBR, or the whole disk |
 //! | `filesystem.rs` | one ext2, ext3 or ext4 filesystem: which kernels it holds |
 //! | `release.rs` | which of two kernels is the newer, by their names |
+//! | `apart.rs` | all of that in a process which may have so much memory and time, and no more |
 //! | `error.rs` | why not |
 //!
 //! The image is somebody else's: nothing in it is believed, no name of it is used as a path.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod apart;
 mod error;
 mod filesystem;
 mod partitions;
@@ -21,8 +23,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use apart::{answer, take_kernel};
 pub use error::DiskImageError;
 use filesystem::{Copied, Filesystem, Kernel};
 use partitions::Partition;
@@ -36,7 +39,7 @@ const FORMATS: [(&[u8], &str); 4] = [
 ];
 
 /// What [`take_kernel`] took.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
     /// The kernel, in the folder that was given.
     pub kernel: PathBuf,
@@ -47,15 +50,11 @@ pub struct Taken {
     pub root: Option<String>,
 }
 
-/// Finds the newest kernel of a raw disk image, with its initrd, and copies both into `folder`, which
-/// is made if it is missing. Files of the same names there are replaced.
-///
-/// Looks into `/boot` and `/` of every ext2, ext3 and ext4 filesystem of the image.
+/// Does so in this process, which an image may end, or keep busy for hours.
 ///
 /// # Errors
-/// The image or the folder cannot be used, or no kernel is in the image. A folder that was made is gone
-/// again, unless the second of the files could not be put in place beside the first.
-pub fn take_kernel(image: &Path, folder: &Path) -> Result<Taken, DiskImageError> {
+/// As for [`take_kernel`].
+pub fn take_kernel_here(image: &Path, folder: &Path) -> Result<Taken, DiskImageError> {
     let (disk, size) = open(image)?;
     let disk = Arc::new(disk);
     let mut reach = Reach::default();
@@ -134,21 +133,33 @@ fn take(
     let Some((filesystem, kernel)) = best else {
         return Err(damage.unwrap_or_else(|| DiskImageError::no_kernel(image, filesystems)));
     };
-    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-    let made: Vec<&Path> = folder.ancestors().take_while(missing).collect();
-    let copied = copy(&filesystem, &kernel, folder);
-    if copied.is_err() {
-        // From the inside out; what is not empty stays.
-        for folder in made {
-            let _ = std::fs::remove_dir(folder);
-        }
-    }
-    let (kernel, initrd) = copied?;
+    let (kernel, initrd) = made_for(folder, || copy(&filesystem, &kernel, folder))?;
     Ok(Taken {
         kernel,
         initrd,
         root,
     })
+}
+
+/// Does some work in a folder, which is made if it is missing; then it is gone again if the work fails.
+fn made_for<T>(
+    folder: &Path,
+    work: impl FnOnce() -> Result<T, DiskImageError>,
+) -> Result<T, DiskImageError> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let made: Vec<&Path> = folder.ancestors().take_while(missing).collect();
+    let there = std::fs::create_dir_all(folder).map_err(|source| DiskImageError::Write {
+        path: folder.to_owned(),
+        source,
+    });
+    let done = there.and_then(|()| work());
+    if done.is_err() {
+        // From the inside out; what is not empty stays.
+        for folder in made {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+    done
 }
 
 /// Copies both files, and puts them in place when both are whole.
@@ -157,10 +168,6 @@ fn copy(
     kernel: &Kernel,
     folder: &Path,
 ) -> Result<(PathBuf, Option<PathBuf>), DiskImageError> {
-    std::fs::create_dir_all(folder).map_err(|source| DiskImageError::Write {
-        path: folder.to_owned(),
-        source,
-    })?;
     let initrd = kernel.initrd.as_ref();
     let initrd = initrd.map(|(path, name)| filesystem.copy(path, folder, name));
     let (kernel, initrd) = (

@@ -82,7 +82,7 @@ fn take(disk: &[u8]) -> (TempDir, Result<Taken, DiskImageError>) {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.raw");
     fs::write(&image, disk).unwrap();
-    let taken = take_kernel(&image, &folder.path().join("out/new"));
+    let taken = take_kernel_here(&image, &folder.path().join("out/new"));
     (folder, taken)
 }
 
@@ -199,9 +199,9 @@ fn images_without_a_kernel_say_what_they_lack() {
     if let Some(empty) = filesystem("ext4", 4 * MIB, &[("boot/memtest", b"")]) {
         assert!(error(&empty).contains("none of its 1 ext2"));
     }
-    let missing = take_kernel(Path::new("/no/such"), Path::new("/tmp")).unwrap_err();
+    let missing = take_kernel_here(Path::new("/no/such"), Path::new("/tmp")).unwrap_err();
     assert_eq!(missing.to_string(), "Cannot read the disk image /no/such");
-    let folder = take_kernel(Path::new("/"), Path::new("/tmp")).unwrap_err();
+    let folder = take_kernel_here(Path::new("/"), Path::new("/tmp")).unwrap_err();
     assert!(folder.to_string().contains("neither a file"));
 }
 
@@ -245,7 +245,9 @@ fn an_image_cut_short_is_called_so_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.raw");
     fs::write(&image, gpt(MIB, 512, &[(1, 40, 9000)])).unwrap();
-    let error = take_kernel(&image, folder.path()).unwrap_err().to_string();
+    let error = take_kernel_here(&image, folder.path())
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("cut short") && folder.path().exists(),
         "{error}"
