@@ -2,8 +2,10 @@
 //! that names the image, and nothing left behind.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -95,6 +97,32 @@ fn a_link_of_8_tib() {
     if made.is_some() {
         costs_one_process(&home, "link.img", "memory allocation");
     }
+}
+
+/// What the process of its own has found lies in the folder, and nothing else.
+#[test]
+fn a_sound_one_beside_them() {
+    let home = Home::new();
+    let (tree, image) = (home.path().join("tree"), home.path().join("sound.img"));
+    fs::create_dir_all(tree.join("boot")).unwrap();
+    fs::write(tree.join("boot/vmlinuz-1"), "kernel").unwrap();
+    fs::write(tree.join("boot/initrd.img-1"), "initrd").unwrap();
+    if filesystem(&tree, &image).is_none() {
+        return;
+    }
+    // No text, as a path may be.
+    let out = OsStr::from_bytes(b"some/b\xffot");
+    let mut command = Command::new(daemon("outboard"));
+    command
+        .args(["image", "kernel", "sound.img", "--out"])
+        .arg(out);
+    home.adopt(&mut command);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let out = home.path().join(out);
+    assert_eq!(fs::read(out.join("vmlinuz-1")).unwrap(), b"kernel");
+    assert_eq!(fs::read(out.join("initrd.img-1")).unwrap(), b"initrd");
+    assert_eq!(fs::read_dir(out).unwrap().count(), 2);
 }
 
 /// All that its blocks of pointers point to is one block without names.
