@@ -187,7 +187,7 @@ fn a_serial_port_of_a_plugin_prints() {
         ("base=0x1fffc", "no range of Ports"),
         (
             "speed=9600",
-            "it has no option 'speed'; there are path, fd, copy-fd, base, irq",
+            "it has no option 'speed'; it has path, fd, copy-fd, base, irq",
         ),
     ] {
         let (code, said) = run(&code, &["--device", &format!("{device},{option}")]);

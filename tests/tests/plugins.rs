@@ -244,7 +244,7 @@ fn what_cannot_be_made_says_why() {
     }
     let why = in_process(&faulty, "faulty", &[("colour", "red")]).unwrap_err();
     assert!(
-        why.contains("it has no option 'colour'; there are fault"),
+        why.contains("it has no option 'colour'; it has fault"),
         "{why}"
     );
     let why = in_process(&faulty, "wheel", &[]).unwrap_err();

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Parser;
-use outboard_device::daemon::{Endpoint, LogArgs};
+use outboard_device::daemon::{self, Endpoint, LogArgs};
 
 use crate::disk::{Disk, Settings};
 use crate::engine::Kind;
@@ -64,7 +64,7 @@ pub struct Cli {
 
     /// Number of request queues, each with a thread of its own.
     #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u16).range(1..=64))]
+          value_parser = daemon::number(1..=64u16))]
     pub queues: u16,
 
     /// How what has to wait is run.

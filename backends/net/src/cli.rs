@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
-use outboard_device::daemon::{Endpoint, LogArgs};
+use outboard_device::daemon::{self, Endpoint, LogArgs};
 
 use crate::cable::Cable;
 use crate::card::Card;
@@ -52,7 +52,7 @@ pub struct Cli {
 
     /// Pairs of queues, each with a thread; more than one only on a tap by its name.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["tap_fd", "ip", "stream", "stream_fd", "stream_listen"],
-        value_parser = clap::value_parser!(u16).range(1..=16))]
+        value_parser = daemon::number(1..=16u16))]
     pub queues: u16,
 
     /// The card's address; without one the guest makes its own up.
@@ -60,7 +60,7 @@ pub struct Cli {
     pub mac: Option<Mac>,
 
     /// Longest packet of the network, as advice to the guest.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
+    #[arg(long, value_name = "BYTES", value_parser = daemon::number(68..=u16::MAX))]
     pub mtu: Option<u16>,
 
     /// How much to say.

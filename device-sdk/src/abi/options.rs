@@ -91,7 +91,7 @@ pub fn check(
             why.push_str("; it has none at all");
         } else {
             let names: Vec<_> = schema.iter().map(|option| option.name.as_str()).collect();
-            let _ = write!(why, "; there are {}", names.join(", "));
+            let _ = write!(why, "; it has {}", names.join(", "));
         }
         return Err(why);
     }
@@ -221,10 +221,7 @@ mod tests {
     fn each_mistake_is_named() {
         for (given, names) in [
             ("size=1", "it needs file=PATH"),
-            (
-                "file=a,colour=red",
-                "no option 'colour'; there are file, size",
-            ),
+            ("file=a,colour=red", "no option 'colour'; it has file, size"),
             ("file=a,size=3X", "size=3X is not a size"),
             ("file=a,size=99999999T", "size=99999999T"),
             ("file=a,fast=maybe", "fast=maybe is not on or off"),

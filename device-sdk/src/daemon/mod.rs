@@ -24,9 +24,11 @@
 mod capabilities;
 mod files;
 mod main;
+mod number;
 mod sandbox;
 mod signals;
 mod socket;
+pub mod socket_path;
 mod sweep;
 
 use std::error::Error;
@@ -49,6 +51,7 @@ use crate::limits;
 use crate::ratelimit::RateLimit;
 use crate::session::{self, SessionError};
 pub use main::main;
+pub use number::number;
 pub use sandbox::Reach;
 use signals::{Signals, Stop};
 pub use socket::Socket;

@@ -40,6 +40,8 @@ impl Socket {
                 source,
             }
         };
+        super::socket_path::check(path)
+            .map_err(refuse("choose a shorter path, or set XDG_RUNTIME_DIR"))?;
         let other = "choose another path, or end what is there first";
         match UnixStream::connect(path) {
             Ok(_) => {
@@ -166,6 +168,14 @@ mod tests {
         drop(UnixListener::bind(dir.path().join("t")).unwrap());
         let replaced = Socket::listen(&dir.path().join("t")).unwrap();
         assert!(UnixStream::connect(&replaced.path).is_ok());
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_told_so() {
+        let path = std::env::temp_dir().join("s".repeat(110));
+        let error = Socket::listen(&path).err().unwrap();
+        let why = crate::device::chain(&error);
+        assert!(why.contains("shorter") && why.contains("107"), "{why}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use outboard_device::daemon;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
@@ -171,11 +172,11 @@ pub struct Sweep {
     pub size: Vec<Bytes>,
     /// Requests outstanding on each queue [default: 1,32,128]
     #[arg(long, value_delimiter = ',', value_name = "N",
-        value_parser = clap::value_parser!(u16).range(1..=1024))]
+        value_parser = daemon::number(1..=1024u16))]
     pub depth: Vec<u16>,
     /// Queues, all driven by one thread [default: 1]
     #[arg(long, value_delimiter = ',', value_name = "N",
-        value_parser = clap::value_parser!(u16).range(1..=64))]
+        value_parser = daemon::number(1..=64u16))]
     pub queues: Vec<u16>,
     /// How the driver waits for completions [default: poll]
     #[arg(long, value_delimiter = ',', value_name = "HOW")]

@@ -37,12 +37,12 @@ pub struct SwitchArgs {
     pub ports: Vec<PortArg>,
 
     /// Longest packet of the network, as advice to the guests.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
+    #[arg(long, value_name = "BYTES", value_parser = daemon::number(68..=u16::MAX))]
     pub mtu: Option<u16>,
 
     /// An address that is not heard for so long is forgotten.
     #[arg(long, value_name = "SECONDS", default_value_t = 300,
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        value_parser = daemon::number(1..=1_000_000u32))]
     pub ageing: u32,
 
     /// Append the counters to this file, a line of JSON for each port, at SIGUSR1 and at the end; the

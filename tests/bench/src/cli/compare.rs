@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use outboard_device::daemon;
+
 use super::measure::{TimeArgs, stop_flag};
 use super::show::{bar, conditions, say};
 use crate::bytes::Bytes;
@@ -22,7 +24,7 @@ pub(super) struct Args {
     #[arg(value_name = "FILE", required = true, num_args = 1..)]
     subjects: Vec<PathBuf>,
     /// How often each is measured in each case
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = daemon::number(1..=1000u32))]
     rounds: u32,
     #[command(flatten)]
     sweep: Sweep,

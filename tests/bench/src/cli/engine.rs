@@ -1,5 +1,7 @@
 //! `engine`.
 
+use outboard_device::daemon;
+
 use crate::case::{Format, Switch};
 use crate::engine::{self, Plan};
 use crate::error::Result;
@@ -43,7 +45,7 @@ pub(super) struct Args {
     )]
     wasteful: Switch,
     /// Requests made available together and answered together
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = daemon::number(1..=128u16))]
     batch: u16,
     /// How many times
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use outboard_device::daemon;
+
 use super::measure::stop_flag;
 use super::show::{bar, machine, say};
 use crate::error::{Error, Result};
@@ -20,10 +22,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "COMMAND", requires = "plugin")]
     daemon: Option<String>,
     /// How often each host has its turn, a boot of the guest
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = daemon::number(1..=1000u32))]
     rounds: u32,
     /// Requests in each turn and each case
-    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = daemon::number(1..=1_000_000u64))]
     requests: u64,
     /// Keep every round in this file, a line of JSON each, behind what is there
     #[arg(long, value_name = "FILE")]

@@ -1,5 +1,7 @@
 //! `primitives`.
 
+use outboard_device::daemon;
+
 use super::measure::{TimeArgs, stop_flag};
 use super::show::{conditions, say};
 use crate::affinity::Cpus;
@@ -18,7 +20,7 @@ pub(super) struct Args {
     #[command(flatten)]
     time: TimeArgs,
     /// How often the guest does each thing
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = daemon::number(1..=1_000_000u64))]
     requests: u64,
     /// Leave the guest out
     #[arg(long)]

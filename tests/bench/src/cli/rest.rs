@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use outboard_device::daemon;
+
 use super::measure::stop_flag;
 use super::show::{machine, say};
 use crate::error::{Error, Result};
@@ -12,10 +14,10 @@ use crate::{hosts, rest};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Seconds to look at the resting VM
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = daemon::number(1..=3600u64))]
     seconds: u64,
     /// How often each start is measured
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = daemon::number(1..=1000u32))]
     rounds: u32,
 }
 

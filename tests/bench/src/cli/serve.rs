@@ -12,7 +12,7 @@ pub(super) struct Null {
     #[command(flatten)]
     endpoint: Endpoint,
     /// Number of queues, each with a thread of its own.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = daemon::number(1..=64u16))]
     queues: u16,
     #[command(flatten)]
     log: LogArgs,
