@@ -87,7 +87,10 @@ fn an_error_at_start_leaves_the_terminal_as_it_was() {
         return;
     }
     for (args, told) in [
-        (&["--disk", "path=no-such.img"][..], "no-such.img"),
+        (
+            &["--disk", "path=no-such.img"][..],
+            "Cannot open disk image",
+        ),
         (&["--console", "file=no/such/folder"], "no/such/folder"),
         (&["--initrd", "no-such-initrd"], "no-such-initrd"),
     ] {
@@ -243,6 +246,39 @@ fn assert_sent_to(home: &Home, pty: &Path) {
          the like\n"
     );
     assert_eq!(said, wanted);
+}
+
+#[test]
+fn a_person_who_looks_at_a_vms_console_is_told_that_to_leave_does_not_end_it() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    let mut vm = vm(
+        &home,
+        "jobs=hello,spin",
+        &["--name", "web", "--serial", "socket"],
+    );
+    let mut vm = vm
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    told_place(vm.stderr.as_mut().unwrap());
+    let mut console = Command::new(daemon("outboard"));
+    console.args(["console", "web"]);
+    home.adopt(&mut console);
+    let mut person = Screen::run(&console);
+    person
+        .expect("[ttyS0 of web; Ctrl-A x leaves, and the VM goes on, Ctrl-A Ctrl-A sends Ctrl-A]");
+    person.expect("hello from the guest");
+    person.press(b"\x01x");
+    let shown = person.ends(0);
+    assert!(!shown.contains("quits"), "{shown}");
+    assert_eq!(vm.try_wait().unwrap(), None, "the VM goes on");
+    kill(Pid::from_raw(vm.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(vm.wait().unwrap().code(), Some(143));
+    home.assert_left_clean();
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Cli;
 use crate::device::{Console, Events};
-use crate::end::{Attach, Discard, EndError, File, Pty, Stdio};
+use crate::end::{Attach, Discard, EndError, File, Pty, Stdio, WayOut};
 use crate::hub::{self, End, Outcome};
 use crate::size::Size;
 
@@ -225,7 +225,13 @@ fn carry(
         let resized = move || events.config_changed();
         // Before its threads are there.
         daemon::confine()?;
-        let stdio = Stdio::open(&cli.name, cli.switch_to.as_deref(), size.clone(), resized)?;
+        let way_out = if cli.guest.connect.is_some() {
+            WayOut::Leaves
+        } else {
+            WayOut::Ends
+        };
+        let other = cli.switch_to.as_deref();
+        let stdio = Stdio::open(&cli.name, way_out, other, size.clone(), resized)?;
         converse(guest, stdio, opened, stop).await
     });
     runtime.shutdown_background();

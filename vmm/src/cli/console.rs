@@ -70,6 +70,7 @@ impl Console {
         let program =
             locate("outboard-console").map_err(|error| Error::Usage(error.to_string()))?;
         let error = Command::new(program)
+            .arg(format!("--name={} of {}", console.port, self.vm.name))
             .arg("--connect")
             .arg(&console.path)
             .exec();

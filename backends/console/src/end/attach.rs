@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
-use outboard_device::daemon::will_remove;
+use outboard_device::daemon::{socket_path, will_remove};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc};
@@ -115,6 +115,10 @@ impl Attach {
             path: path.into(),
             source,
         };
+        socket_path::check(path).map_err(|source| EndError::Long {
+            path: path.into(),
+            source,
+        })?;
         let is_socket =
             std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
         if is_socket {

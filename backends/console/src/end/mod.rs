@@ -12,7 +12,7 @@ pub use attach::Attach;
 pub use discard::Discard;
 pub use file::File;
 pub use pty::Pty;
-pub use stdio::Stdio;
+pub use stdio::{Stdio, WayOut};
 pub use terminal::RawMode;
 
 use std::path::PathBuf;
@@ -28,6 +28,15 @@ pub enum EndError {
         /// Where.
         path: PathBuf,
         /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No socket can have this path.
+    #[error("the socket {} cannot be had; choose a shorter path, or set XDG_RUNTIME_DIR", path.display())]
+    Long {
+        /// Where.
+        path: PathBuf,
+        /// How long it is, and may be.
         #[source]
         source: std::io::Error,
     },

@@ -25,6 +25,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A person at standard input and output.
 pub struct Stdio {
     name: String,
+    way_out: WayOut,
     typed: mpsc::Receiver<Vec<u8>>,
     /// `None` once standard output is closed.
     shown: Option<mpsc::Sender<Vec<u8>>>,
@@ -46,6 +47,15 @@ pub struct Stdio {
 /// On the way to the other console. Kept from one wait to the next: output of the guest ends those.
 type Connecting = Pin<Box<dyn Future<Output = io::Result<UnixStream>>>>;
 
+/// What Ctrl-A x is to the person who types it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayOut {
+    /// The end of what is behind the console: a VM's own terminal.
+    Ends,
+    /// Of no consequence: somebody looks at a console that another process serves.
+    Leaves,
+}
+
 /// Watches the terminal's size.
 struct Resize {
     signal: Signal,
@@ -64,13 +74,15 @@ enum View {
 }
 
 impl Stdio {
-    /// Takes standard input and output for the console called `name`. Ctrl-A c leads to the
+    /// Takes standard input and output for the console called `name`. Ctrl-A x is the `way_out`, of
+    /// which a person at a terminal is told; Ctrl-A c leads to the
     /// console that listens at `other`. `resized` is called when the terminal's size changes.
     ///
     /// # Errors
     /// The terminal cannot be set to raw mode.
     pub fn open(
         name: &str,
+        way_out: WayOut,
         other: Option<&Path>,
         size: Size,
         resized: impl Fn() + Send + 'static,
@@ -81,6 +93,7 @@ impl Stdio {
         let (shown, all_shown) = show();
         let end = Self {
             name: name.to_owned(),
+            way_out,
             typed: read_typed(),
             shown: Some(shown),
             all_shown: Some(all_shown),
@@ -100,7 +113,11 @@ impl Stdio {
             late: Vec::new(),
         };
         if end.raw.is_some() {
-            end.say(&format!("{name} is on this terminal; {}", end.commands()));
+            let here = match way_out {
+                WayOut::Ends => " is on this terminal",
+                WayOut::Leaves => "",
+            };
+            end.say(&format!("{name}{here}; {}", end.commands()));
         }
         Ok(end)
     }
@@ -111,7 +128,11 @@ impl Stdio {
         } else {
             ""
         };
-        format!("Ctrl-A x quits, {switch}Ctrl-A Ctrl-A sends Ctrl-A")
+        let out = match self.way_out {
+            WayOut::Ends => "quits",
+            WayOut::Leaves => "leaves, and the VM goes on",
+        };
+        format!("Ctrl-A x {out}, {switch}Ctrl-A Ctrl-A sends Ctrl-A")
     }
 
     /// A line of our own, never on standard output, which is the guest's. It goes to the terminal
