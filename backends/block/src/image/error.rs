@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Format;
 use super::qcow2::HeaderError;
 
 /// Why an image cannot be a disk. Each names the file and what to do.
@@ -14,7 +15,7 @@ pub enum ImageError {
         /// The image.
         path: PathBuf,
         /// What to try, beginning with a separator; or nothing.
-        remedy: &'static str,
+        remedy: String,
         /// The system's reason.
         #[source]
         source: io::Error,
@@ -176,15 +177,31 @@ fn held(by_writer: bool, readonly: bool) -> &'static str {
 }
 
 /// A file that cannot be opened, with the remedy for the reason.
-pub(super) fn open_error(path: &Path, readonly: bool, source: io::Error) -> ImageError {
+pub(super) fn open_error(
+    path: &Path,
+    format: Format,
+    readonly: bool,
+    source: io::Error,
+) -> ImageError {
+    let shown = path.display();
     let remedy = match source.raw_os_error() {
-        Some(libc::ENOENT) => ": create it first, for example with `truncate -s 10G`",
+        // What was to be read is somewhere else.
+        Some(libc::ENOENT) if readonly => ": correct the path".into(),
+        Some(libc::ENOENT) => match format {
+            Format::Raw => {
+                format!(": correct the path, or create it with `truncate -s 10G '{shown}'`")
+            }
+            Format::Qcow2 => format!(
+                ": correct the path, or create it with `qemu-img create -f qcow2 '{shown}' 10G`"
+            ),
+        },
         Some(libc::EACCES | libc::EPERM | libc::EROFS) if !readonly => {
             " for writing: fix its permissions, or open it read-only (readonly=on of --disk, \
              --readonly of outboard-block)"
+                .into()
         }
-        Some(libc::EACCES | libc::EPERM) => ": fix its permissions",
-        _ => "",
+        Some(libc::EACCES | libc::EPERM) => ": fix its permissions".into(),
+        _ => String::new(),
     };
     ImageError::Open {
         path: path.to_owned(),

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::error::open_error;
-use super::{Blocks, ImageError, SECTOR, blockdev};
+use super::{Blocks, Format, ImageError, SECTOR, blockdev};
 
 /// What is known of it.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +27,8 @@ impl Geometry {
 }
 
 /// Opens what is at `path`, if it is a regular file or a block device.
-pub(super) fn open(path: &Path, readonly: bool) -> Result<File, ImageError> {
-    let refuse = |source| open_error(path, readonly, source);
+pub(super) fn open(path: &Path, format: Format, readonly: bool) -> Result<File, ImageError> {
+    let refuse = |source| open_error(path, format, readonly, source);
     // Looked at before it is opened: opening a pipe would wait for its other end.
     check_kind(path, &std::fs::metadata(path).map_err(refuse)?)?;
     let file = File::options()

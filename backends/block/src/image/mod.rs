@@ -83,7 +83,8 @@ impl Image {
     /// Opens the image at `path` and locks it.
     pub fn open(path: &Path, options: &Options) -> Result<Self, ImageError> {
         let readonly = options.readonly;
-        let file = file::open(path, readonly)?;
+        let format = Format::of(options.format, path);
+        let file = file::open(path, format, readonly)?;
         let access = if readonly {
             Access::Read
         } else {
@@ -102,7 +103,7 @@ impl Image {
             }
             error => error,
         };
-        let content = match Format::of(options.format, path) {
+        let content = match format {
             Format::Raw => {
                 check_size(path, geometry.size, SECTOR).map_err(unharmed)?;
                 if looks_qcow2 && options.format.is_none() {

@@ -61,7 +61,21 @@ fn two_writers_are_refused_by_name_and_readers_share() {
 fn what_cannot_be_a_disk_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert!(refusal(dir.path(), false).contains("is a directory"));
-    assert!(refusal(&dir.path().join("none"), false).contains("create it first"));
+    for (name, readonly, remedies) in [
+        ("none", false, ["correct the path", "`truncate -s 10G '"]),
+        (
+            "none.qcow2",
+            false,
+            ["correct the path", "`qemu-img create -f qcow2 '"],
+        ),
+    ] {
+        let path = dir.path().join(name);
+        let why = refusal(&path, readonly);
+        assert!(remedies.iter().all(|part| why.contains(part)), "{why}");
+        assert!(why.contains(&format!("{}'", path.display())), "{why}");
+        let why = refusal(&path, true);
+        assert!(why.ends_with("correct the path"), "{why}");
+    }
     assert!(refusal(Path::new("/dev/null"), false).contains("character device"));
     assert!(refusal(file_of(1000).path(), false).contains("1000 bytes"));
     assert!(refusal(file_of(0).path(), false).contains("is empty"));

@@ -16,7 +16,7 @@ use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 
 use super::super::lock::{self, Access};
-use super::super::{ImageError, file};
+use super::super::{Format, ImageError, file};
 use super::header::Header;
 
 /// Longest chain of files: one of a hundred snapshots was forgotten by somebody.
@@ -110,7 +110,8 @@ fn below(
             ));
         }
     };
-    let file = file::open(&path, true).map_err(|error| match error {
+    let format = if qcow2 { Format::Qcow2 } else { Format::Raw };
+    let file = file::open(&path, format, true).map_err(|error| match error {
         ImageError::Open { source, .. } => ImageError::BackingOpen {
             path: above.to_owned(),
             backing: path.clone(),
