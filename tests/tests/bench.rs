@@ -1,6 +1,7 @@
 //! `outboard-bench` with everything around it: our daemons, a tap, the bare-metal guest.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use std::fs::File;
 use std::process::Command;
 
 use outboard_tests::daemons::daemon;
@@ -41,6 +42,24 @@ fn a_disk_is_measured_and_verified() {
     }
     let words = measured("block --file disk.img --file-size 4M --verify", spawn);
     assert_eq!(words.matches(" 0 faults").count(), 2, "{words}");
+}
+
+/// As on a full disk. `null` needs no backend's program.
+#[test]
+fn results_that_cannot_be_shown_are_a_failure() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(daemon("outboard-bench"))
+        .args(["null", "--depth", "1", "--seconds", "0.05", "--warmup", "0"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert_eq!(
+        errors.matches("does not take the results").count(),
+        1,
+        "{errors}"
+    );
 }
 
 #[test]

@@ -52,6 +52,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Results that nobody has seen.
+    #[error("standard output does not take the results")]
+    Unshown(#[source] &'static io::Error),
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,

@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 use outboard_device::daemon;
 
 use crate::case::Path;
+use crate::error::Error;
 
 /// Measures a virtio path end to end: any vhost-user backend, driven as a guest would, without a VM.
 #[derive(Debug, Parser)]
@@ -101,7 +102,10 @@ pub fn main() -> ExitCode {
         Verb::ServeInterrupts(args) => return daemon::exit(serve::interrupts(&args)),
         Verb::ServeFaulty(args) => return daemon::exit(serve::faulty(&args)),
     };
-    daemon::exit(done)
+    match (done, show::lost()) {
+        (Ok(()), Some(error)) => daemon::exit(Err(Error::Unshown(error))),
+        (done, _) => daemon::exit(done),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Results for a person: a progress bar while it takes, a table in the end.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -108,7 +109,22 @@ impl Shown {
     }
 }
 
-/// A line on standard output; a reader who has left is no error of ours.
+/// Why standard output has not taken everything.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// A line on standard output; a reader who has left is no error of ours. What else goes wrong,
+/// [`lost`] tells in the end: what is measured meanwhile may go into a file as well.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stdout(), "{line}");
+    let mut out = io::stdout().lock();
+    let said = writeln!(out, "{line}").and_then(|()| out.flush());
+    if let Err(error) = said
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error);
+    }
+}
+
+/// Why a result was not shown, if one was not.
+pub(super) fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
