@@ -47,6 +47,13 @@ struct Session {
 impl Session {
     /// Starts `code` and waits until it has written to ttyS0; `None` where there is no KVM.
     fn start(code: &[u8]) -> Option<Self> {
+        let session = Self::begin(code, &[])?;
+        session.until("the guest speaks", || session.shows("!"));
+        Some(session)
+    }
+
+    /// Begins to start it, with `more` flags.
+    fn begin(code: &[u8], more: &[&str]) -> Option<Self> {
         if let Err(why) = File::options().read(true).write(true).open("/dev/kvm") {
             eprintln!("SKIPPED, nothing was tested: /dev/kvm: {why}");
             return None;
@@ -64,6 +71,7 @@ impl Session {
             .args(["run", "--memory", "32M", "--serial", "tty"])
             .args(["--log-dir", "off", "--kernel"])
             .arg(kernel.path())
+            .args(more)
             .stdin(stdio())
             .stdout(stdio())
             .stderr(stdio())
@@ -78,16 +86,14 @@ impl Session {
                 seen.lock().unwrap().extend(&bytes[..count]);
             }
         });
-        let session = Self {
+        Some(Self {
             vmm,
             keyboard: pty.master.into(),
             shown,
             terminal: pty.slave,
             before,
             _kernel: kernel,
-        };
-        session.until("the guest speaks", || session.shows("!"));
-        Some(session)
+        })
     }
 
     fn shows(&self, text: &str) -> bool {
@@ -162,6 +168,24 @@ fn the_terminal_is_raw_and_the_way_out_is_told_once() {
     assert_eq!(shown.matches("Ctrl-A x").count(), 1, "{shown}");
     vm.keyboard.write_all(b"\x01x").unwrap();
     vm.ends(Some(0));
+}
+
+#[test]
+fn the_way_out_is_open_while_the_vm_waits_for_a_device() {
+    let nobody = ["--net", "socket=/nobody/listens/here"];
+    let Some(mut vm) = Session::begin(HALT, &nobody) else {
+        return;
+    };
+    vm.until("the way out is told", || vm.shows("Ctrl-A x"));
+    vm.until("the wait is told", || {
+        vm.shows("Waiting for device 'net0', 10 s at most: somebody is to listen at /nobody/")
+    });
+    let begin = Instant::now();
+    vm.keyboard.write_all(b"\x01x").unwrap();
+    vm.ends(Some(0));
+    let waited = begin.elapsed();
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    assert!(!vm.shows("no backend answers"));
 }
 
 #[test]

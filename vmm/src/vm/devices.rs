@@ -1,7 +1,8 @@
 //! Virtio devices: a frontend each, and a PCI function that shows it to the guest.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +18,11 @@ use super::request::{Plugged, Refusal, Reply};
 use super::terminal::Terminal;
 use crate::config::{DeviceConfig, Host, NewConfig, NewDevice, Port, Taken, VmConfig};
 use crate::frontend::{ConnectError, Deadlines, Device, Lost, Owner, Pending, Spec};
+use crate::logs;
 use crate::memory::GuestRam;
 use crate::pci::{KvmWiring, PciFunction, PciRoot};
 use crate::plugin::settle_one;
+use crate::stderr::Stderr;
 use crate::supervisor::Supervisor;
 use crate::transport::{VirtioPci, in_ram};
 
@@ -29,6 +32,9 @@ const STOP: Duration = Duration::from_secs(8);
 
 /// How long all devices together may take to stop or start their rings: requests under way end first.
 const PAUSE: Duration = Duration::from_secs(20);
+
+/// How long devices may take to come up without a word about it.
+const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What every device of a VM is made with.
@@ -108,7 +114,8 @@ impl Connecting {
         Ok(Self { parts, pending })
     }
 
-    /// Waits for every device, then plugs each into its slot. Gives up when `cancelled` says so.
+    /// Waits for every device, then plugs each into its slot. Gives up when `cancelled` says so. Where
+    /// it takes its time, a person is told once what is waited for.
     pub(super) fn plug(
         self,
         cancelled: &dyn Fn() -> bool,
@@ -123,12 +130,37 @@ impl Connecting {
             over: Arc::default(),
             threads: Vec::new(),
         };
+        let (begin, told) = (Instant::now(), Cell::new(false));
         for (config, pending) in self.pending {
-            let device = pending.wait_unless(cancelled)?;
+            let device = pending.wait_unless(|| {
+                if begin.elapsed() >= PATIENCE && !told.replace(true) {
+                    tell_of_wait(&config);
+                }
+                cancelled()
+            })?;
             devices.seat(config, device)?;
         }
         Ok(devices)
     }
+}
+
+/// Tells a person which device is on its way, and who is to answer for it.
+fn tell_of_wait(config: &DeviceConfig) {
+    let who = match &config.host {
+        Host::Socket { path } => format!("somebody is to listen at {}", path.display()),
+        Host::Plugin { path, .. } => format!("its plugin {} starts", path.display()),
+        Host::Process { program, .. }
+        | Host::Given { program, .. }
+        | Host::Backed { program, .. }
+        | Host::Foreign { program, .. } => format!("{program} starts"),
+    };
+    let most = Deadlines::default().start.as_secs();
+    let line = format!(
+        "Waiting for device '{}', {most} s at most: {who}",
+        config.id
+    );
+    let _ = writeln!(Stderr, "outboard: {line}");
+    logs::note(&line);
 }
 
 /// The virtio devices of a VM, by PCI slot.

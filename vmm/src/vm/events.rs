@@ -39,7 +39,7 @@ pub(super) enum Event {
 
 impl Event {
     /// Somebody outside has decided that the VM is over.
-    fn ends_the_vm(&self) -> bool {
+    pub(super) fn ends_the_vm(&self) -> bool {
         match self {
             Self::Quit => true,
             Self::Asked(request) => request.ends_the_vm(),
@@ -119,10 +119,14 @@ impl Inbox {
         }
     }
 
+    /// Takes all that are there.
+    pub(super) fn there(&self) -> Vec<Event> {
+        self.0.try_iter().collect()
+    }
+
     /// Drops those that are there, except for the `wanted`: these are posted again.
     pub(super) fn keep(&self, events: &Events, wanted: impl FnMut(&Event) -> bool) {
-        let there: Vec<_> = self.0.try_iter().collect();
-        for event in there.into_iter().filter(wanted) {
+        for event in self.there().into_iter().filter(wanted) {
             events.post(event);
         }
     }

@@ -94,11 +94,12 @@ impl Process {
         }
         let folder = RuntimeDir::make(config)?;
         let logs = open_logs(config)?;
-        let signals = &self.signals;
-        let cancelled = || signals.came();
+        // By Ctrl-A x, by a signal, or because somebody asks for it.
+        let (signals, events) = (&self.signals, &self.events);
+        let cancelled = || signals.came() || events.is_urgent();
         let plugins = match plugin::settle(config, &cancelled) {
             Ok(plugins) => plugins,
-            Err(error) => return self.never_begun(config, error.into()),
+            Err(error) => return self.never_begun(config, door, error.into()),
         };
         let config = &VmConfig {
             devices: plugins.devices,
@@ -118,7 +119,7 @@ impl Process {
         );
         let machine = match machine {
             Ok(machine) => machine,
-            Err(error) => return self.never_begun(config, error),
+            Err(error) => return self.never_begun(config, door, error),
         };
         let mut vm = Vm {
             config,
@@ -142,42 +143,18 @@ impl Process {
             // left.
             self.inbox = events::pair().1;
         }
-        let (end, asked) = match end {
-            Ok(Last::Ended(end)) => (Ok(Some(end)), None),
-            Ok(Last::Asked(request)) => (Ok(None), Some(request)),
-            Err(error) => (Err(error), None),
-        };
-        let asked = match door {
-            Door::Own => {
-                if let Some(
-                    Request::Shutdown(reply) | Request::Delete(reply) | Request::End(reply),
-                ) = asked
-                {
-                    answer(reply, Ok(()));
-                }
-                None
-            }
-            Door::Elsewhere(_) => asked,
-        };
+        let over = end.map(|last| over(last, door, description));
         drop(api);
         machine.take_apart();
         self.forget();
         monitor::event("vm", "shutdown", &[]);
-        Ok(Over {
-            end: end?,
-            asked,
-            description,
-        })
+        over
     }
 
-    /// A VM that could not be put together: for this reason, unless a signal had it given up.
-    fn never_begun(&self, config: &VmConfig, error: VmError) -> Result<Over, VmError> {
-        let signal = deadly_signal(&self.inbox, &self.events).ok_or(error)?;
-        Ok(Over {
-            end: Some(End::Signal(signal)),
-            asked: None,
-            description: (*config.description).clone(),
-        })
+    /// A VM that could not be put together: for this reason, unless somebody had it given up.
+    fn never_begun(&self, config: &VmConfig, door: &Door, error: VmError) -> Result<Over, VmError> {
+        let last = early_end(&self.inbox, &self.events).ok_or(error)?;
+        Ok(over(last, door, (*config.description).clone()))
     }
 
     /// Drops what the VM that has ended has left in the inbox; others' requests stay.
@@ -188,18 +165,47 @@ impl Process {
     }
 }
 
-/// A signal that has ended the VM before it began. Others' requests stay in the inbox.
-fn deadly_signal(inbox: &Inbox, events: &Events) -> Option<i32> {
-    let mut deadly = None;
-    inbox.keep(events, |event| match event {
-        Event::Signal(signal) if *signal != libc::SIGPWR && deadly.is_none() => {
-            deadly = Some(*signal);
-            false
+/// A VM is over in this way. Whoever asked a VM of its own process for that is answered.
+fn over(last: Last, door: &Door, description: Description) -> Over {
+    let (end, asked) = match last {
+        Last::Ended(end) => (Some(end), None),
+        Last::Asked(request) => (None, Some(request)),
+    };
+    let asked = match door {
+        Door::Own => {
+            if let Some(Request::Shutdown(reply) | Request::Delete(reply) | Request::End(reply)) =
+                asked
+            {
+                answer(reply, Ok(()));
+            }
+            None
         }
-        Event::Signal(_) | Event::Asked(_) => true,
-        _ => false,
-    });
-    deadly
+        Door::Elsewhere(_) => asked,
+    };
+    Over {
+        end,
+        asked,
+        description,
+    }
+}
+
+/// What has ended the VM before it began. Other signals and requests stay in the inbox.
+fn early_end(inbox: &Inbox, events: &Events) -> Option<Last> {
+    let mut last = None;
+    for event in inbox.there() {
+        match event {
+            event if last.is_some() || !event.ends_the_vm() => {
+                if matches!(event, Event::Signal(_) | Event::Asked(_)) {
+                    events.post(event);
+                }
+            }
+            Event::Quit => last = Some(Last::Ended(End::Quit)),
+            Event::Signal(signal) => last = Some(Last::Ended(End::Signal(signal))),
+            Event::Asked(request) => last = Some(Last::Asked(request)),
+            _ => {}
+        }
+    }
+    last
 }
 
 /// A folder of their own choice that cannot be had is an error to people, the usual one is not.
@@ -247,15 +253,21 @@ mod tests {
         let mut end = pin!(control.end());
         let mut context = Context::from_waker(Waker::noop());
         assert!(end.as_mut().poll(&mut context).is_pending());
-        for event in [libc::SIGPWR, libc::SIGTERM, libc::SIGINT].map(Event::Signal) {
+        for signal in [libc::SIGPWR, libc::SIGTERM] {
+            events.post(Event::Signal(signal));
+        }
+        for event in [Event::Quit, Event::PowerOff] {
             events.post(event);
         }
-        events.post(Event::PowerOff);
-        assert_eq!(deadly_signal(&inbox, &events), Some(libc::SIGTERM));
+        let early = || early_end(&inbox, &events);
+        assert!(matches!(early(), Some(Last::Asked(Request::End(_)))));
         let next = || inbox.next(Some(Instant::now()));
-        assert!(matches!(next(), Some(Event::Asked(Request::End(_)))));
         assert!(matches!(next(), Some(Event::Signal(libc::SIGPWR))));
-        assert_eq!(deadly_signal(&inbox, &events), Some(libc::SIGINT));
-        assert_eq!(deadly_signal(&inbox, &events), None);
+        events.post(Event::Quit);
+        let term = End::Signal(libc::SIGTERM);
+        assert!(matches!(early(), Some(Last::Ended(end)) if end == term));
+        events.post(Event::Quit);
+        assert!(matches!(early(), Some(Last::Ended(End::Quit))));
+        assert!(early().is_none());
     }
 }
