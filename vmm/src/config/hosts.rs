@@ -212,6 +212,17 @@ mod tests {
         );
     }
 
+    /// A raw image that has grown: its daemon is found by its command line, see `spawn` for the program.
+    #[test]
+    fn the_readme_finds_the_daemon_of_a_disk_by_what_it_is_told() {
+        let readme = include_str!("../../../README.md");
+        let pattern = readme.split_once("pkill -USR1 -f '").unwrap().1;
+        let pattern = pattern.split_once('\'').unwrap().0;
+        let args = disk("path=data.img,direct=on").unwrap().join(" ");
+        let told = format!("outboard-block {args} --fd 40");
+        assert!(told.contains(pattern), "'{pattern}' is not in '{told}'");
+    }
+
     #[test]
     fn a_value_may_look_like_a_flag() {
         assert_eq!(
