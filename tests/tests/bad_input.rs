@@ -41,7 +41,7 @@ fn the_judge_can_say_no() {
     left.arg("60");
     home.adopt(&mut left);
     let mut left = left.spawn().unwrap();
-    assert!(judge(&bad, "no-such.img").contains("left behind"));
+    assert!(judge(&bad, "Cannot open disk image").contains("left behind"));
     left.kill().unwrap();
     left.wait().unwrap();
 }
@@ -52,7 +52,7 @@ fn command_lines_that_cannot_be_meant() {
     let cases: &[(&[&str], &[&str])] = &[
         (
             &["--disk", "path=disk.img,colour=red"],
-            &["unknown field `colour`", "readonly"],
+            &["unknown key `colour`", "readonly"],
         ),
         (&["--disk", "readonly=on"], &["path=FILE", "disk0"]),
         (&["--disk", "path=a,socket=b"], &["not both", "disk0"]),
@@ -82,9 +82,29 @@ fn command_lines_that_cannot_be_meant() {
             &["--device", "vhost-user,id=quark,socket=/s"],
             &["'quark' is no virtio device", "rng"],
         ),
+        (
+            &["--device", "foo"],
+            &["begin with plugin=FILE or vhost-user", "'foo'"],
+        ),
+        (
+            &["--device", "vhost-user,socket=/s"],
+            &["missing key `id`", "--device"],
+        ),
         (&["--cpus", "300"], &["300", "1 to 254"]),
         (&["--cpus", "abc"], &["'abc'", "1 to 254"]),
         (&["--cpu", "host,smap"], &["write +smap or -smap"]),
+        (
+            &["--cpu", "qemu64"],
+            &["'qemu64'", "write host, or host,-FEATURE"],
+        ),
+        (
+            &["--disk", "path=disk.img", "--disk", "path=./disk.img"],
+            &["disk0 and disk1 are both ./disk.img", "readonly"],
+        ),
+        (
+            &["--net", "tap=t0", "--net", "tap=t0,id=second"],
+            &["net0 and second are both on the tap t0"],
+        ),
         (&["--console", "screen"], &["'screen'", "socket=PATH"]),
         (&["--name", "a/b"], &["'a/b'", "letters"]),
     ];
@@ -113,11 +133,85 @@ fn command_lines_that_cannot_be_meant() {
     refused(&home, both, USAGE, &["both want the terminal", "socket"]);
 }
 
+fn outboard(args: &[&str]) -> Command {
+    let mut outboard = Command::new(daemon("outboard"));
+    outboard.args(args);
+    outboard
+}
+
+#[test]
+fn names_and_places_that_are_none() {
+    let home = home();
+    let long = "x".repeat(65);
+    for name in ["", ".", "..", "../x", "a b", &long] {
+        let told = format!("'{name}' is no VM name");
+        refused(&home, outboard(&["log", name]), FAILED, &[&told, "letters"]);
+    }
+    let vmm = |args: &[&str]| {
+        let mut vmm = outboard(&["vmm", "--api-socket"]);
+        vmm.args(args);
+        vmm
+    };
+    let cases: [(&[&str], i32, &[&str]); 5] = [
+        (
+            &["s", "--name", "a b"],
+            USAGE,
+            &["is no VM name", "letters", "'a b'"],
+        ),
+        (
+            &["s", "--event-monitor", "foo=x"],
+            USAGE,
+            &["write path=PATH or fd=N", "foo=x"],
+        ),
+        (
+            &["no/such/s"],
+            FAILED,
+            &["Cannot listen on no/such/s", "folder"],
+        ),
+        (
+            &["disk.img"],
+            FAILED,
+            &["Cannot listen on disk.img", "choose another path"],
+        ),
+        (
+            &[&long.repeat(2)],
+            FAILED,
+            &["the path is 130 bytes long", "may have 107", "shorter"],
+        ),
+    ];
+    for (args, code, parts) in cases {
+        refused(&home, vmm(args), code, parts);
+    }
+    assert!(!home.path().join("foo=x").exists());
+}
+
+#[test]
+fn a_folder_of_vms_that_others_may_write_to_is_named_with_the_remedy() {
+    if !has_kvm() {
+        return;
+    }
+    let home = home();
+    let folder = home.path().join("run/outboard");
+    fs::create_dir_all(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let remedy = format!("run: chmod 700 {}", folder.display());
+    refused(&home, outboard(&["list"]), FAILED, &[&remedy, "mode 777"]);
+    // A VM that nobody has to find runs all the same, and says why nobody can.
+    let ran = output(&home, run(&["--name", "web", "--cmdline", "jobs=hello"]));
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains(&remedy) && said.contains("by its name"),
+        "{said}"
+    );
+    fs::remove_dir(&folder).unwrap();
+}
+
 #[test]
 fn description_files_name_the_key() {
     let home = home();
     for (text, parts) in [
-        ("kernle = 'x'", &["unknown field `kernle`", "vm.toml"][..]),
+        ("kernle = 'x'", &["unknown key `kernle`", "vm.toml"][..]),
         ("kernel = ", &["line 1", "vm.toml"]),
         (
             "kernel = 'k'\nmemory = { size = '1X' }",
@@ -127,7 +221,7 @@ fn description_files_name_the_key() {
         ("kernel = 'k'\ncpus = 300", &["1 to 254", "In vm.toml: "]),
         (
             "kernel = 'k'\n[[disk]]\npath = 'a'\ncolour = 'red'",
-            &["unknown field `colour`", "line 4"],
+            &["unknown key `colour`", "line 4"],
         ),
         (
             "kernel = 'k'\n[[disk]]\npath = 'a'\nsocket = 'b'",
@@ -136,9 +230,11 @@ fn description_files_name_the_key() {
         ("kernel = 'k'\nkernel = 'l'", &["duplicate key", "line 2"]),
     ] {
         fs::write(home.path().join("vm.toml"), text).unwrap();
-        let mut run = Command::new(daemon("outboard"));
-        run.args(["run", "vm.toml"]);
-        refused(&home, run, USAGE, parts);
+        for verb in ["run", "define"] {
+            let mut verb = outboard(&[verb, "vm.toml"]);
+            verb.env("XDG_CONFIG_HOME", home.path());
+            refused(&home, verb, USAGE, parts);
+        }
     }
 }
 
@@ -161,7 +257,19 @@ fn things_that_devices_cannot_use() {
     let cases: &[(&[&str], &[&str])] = &[
         (
             &["--disk", "path=no-such.img"],
-            &["no-such.img", "disk0", "truncate"],
+            &["correct the path", "no-such.img", "disk0", "truncate"],
+        ),
+        (
+            &["--disk", "path=no-such.qcow2"],
+            &[
+                "correct the path",
+                "disk0",
+                "qemu-img create -f qcow2 'no-such",
+            ],
+        ),
+        (
+            &["--cdrom", "no-such.iso"],
+            &["no-such.iso", "cdrom0", "correct the path"],
         ),
         (
             &["--disk", "path=folder"],
@@ -188,12 +296,7 @@ fn things_that_devices_cannot_use() {
             &["--disk", "socket=disk.img"],
             &["disk.img is a file, and no socket", "disk0"],
         ),
-        (&["--disk", &long], &["107 bytes", "disk0"]),
-        (
-            &["--disk", "path=disk.img", "--disk", "path=disk.img"],
-            // Whichever daemon comes second.
-            &["in use", "Device 'disk", "disk.img"],
-        ),
+        (&["--disk", &long], &["may have 107", "disk0"]),
         (
             &["--net", "tap=lo"],
             &["Interface 'lo'", "net0", "ip tuntap add"],
@@ -209,7 +312,7 @@ fn things_that_devices_cannot_use() {
         (&["--console", "socket=disk.img"], &["disk.img", "console0"]),
         (
             &["--device", "vhost-user,id=fs,socket=nobody.sock"],
-            &["nobody.sock", "fs0", "start its daemon first"],
+            &["start its daemon first", "nobody.sock", "fs0"],
         ),
     ];
     for (args, parts) in cases {

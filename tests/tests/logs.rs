@@ -63,7 +63,7 @@ fn logs_outlive_the_vm_and_are_for_their_owner_only() {
     for (name, parts) in [
         (
             "vmm.log",
-            ["-- VM 'vm' begins", "-- the VM ended: PowerOff"],
+            ["-- VM 'vm' begins", "-- the VM ended: powered off"],
         ),
         (
             "disk0.log",

@@ -124,7 +124,7 @@ fn what_cannot_be_plugged_in_says_why_and_leaves_nothing() {
     let before = Held::of(guest.pid());
     for (keys, why) in [
         ("path=none.img", "none.img"),
-        ("path=disk.img", "in use"),
+        ("path=disk.img", "disk0 and disk1 are both "),
         ("path=disk.img,addr=8", "taken by 'disk0'"),
         ("path=disk.img,id=disk0", "'disk0'"),
         ("socket=nobody.sock", "nobody.sock"),
@@ -152,12 +152,9 @@ fn a_vm_is_defined_started_in_the_background_and_destroyed() {
     fs::write(home.path().join("web.toml"), dry.output().unwrap().stdout).unwrap();
 
     assert!(refused(&home, &["start", "web"]).contains("outboard define"));
-    // A dry run's file says that its name is vm.
-    assert_eq!(
-        succeed(&home, &["define", "web.toml", "--name", "web"]),
-        "web is defined\n"
-    );
-    assert!(refused(&home, &["define", "web.toml", "--name", "web"]).contains("already"));
+    // Nobody has named it: it is its file's.
+    assert_eq!(succeed(&home, &["define", "web.toml"]), "web is defined\n");
+    assert!(refused(&home, &["define", "web.toml"]).contains("already"));
     assert!(succeed(&home, &["list", "--all"]).contains("never started"));
     assert!(succeed(&home, &["show", "web"]).contains("disk.img"));
 
@@ -197,6 +194,10 @@ fn a_vm_is_defined_started_in_the_background_and_destroyed() {
     // One that cannot start says why, here.
     fs::remove_file(home.path().join("disk.img")).unwrap();
     assert!(refused(&home, &["start", "web"]).contains("disk.img"));
+    let all = succeed(&home, &["list", "--all"]);
+    let line = all.lines().find(|line| line.contains("web")).unwrap();
+    assert!(line.contains("No such file"), "{all}");
+    assert_eq!(all.lines().count(), 3, "{all}");
     succeed(&home, &["undefine", "web"]);
     assert!(!succeed(&home, &["list", "--all"]).contains("web"));
     home.assert_left_clean();
@@ -231,7 +232,7 @@ fn what_was_said_is_shown_while_the_vm_runs_and_when_it_has_ended() {
     assert!(quiet.contains(off), "{quiet}");
     fs::write(home.path().join("web.toml"), quiet.replace(off, "")).unwrap();
     succeed(&home, &["define", "web.toml", "--name", "web"]);
-    assert!(refused(&home, &["log", "web"]).contains("list --all"));
+    assert!(refused(&home, &["log", "web"]).contains("no logs of a VM 'web' in "));
     succeed(&home, &["start", "web"]);
     let mut follow = verb(&home, &["log", "web", "--follow"]);
     let follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();

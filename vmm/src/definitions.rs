@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::config::{Description, is_name};
+use crate::config::{Description, is_name, of_keys};
 use crate::places::Place;
 
 /// What is wrong with a definition.
@@ -110,7 +110,7 @@ impl Definitions {
         if let Some(name) = name {
             vm.name = Some(name.into());
         }
-        let name = check(&mut vm)?;
+        let name = check(&mut vm).map_err(|error| in_file(file, error))?;
         let path = self.path(&name);
         std::fs::create_dir_all(&self.0).map_err(system("made", &self.0))?;
         let file = self.written(&path, &text(&vm)?)?;
@@ -130,8 +130,8 @@ impl Definitions {
     /// It is no VM's, or names another.
     pub fn replace(&self, name: &str, with: &str) -> Result<(), DefinitionError> {
         let path = self.find(name)?;
-        let mut vm: Description = toml::from_str(with)
-            .map_err(|error| DefinitionError::Description(error.to_string().trim_end().into()))?;
+        let mut vm: Description =
+            toml::from_str(with).map_err(|error| DefinitionError::Description(of_keys(&error)))?;
         vm.name.get_or_insert_with(|| name.into());
         let named = check(&mut vm)?;
         if named != name {
@@ -174,6 +174,17 @@ fn check(vm: &mut Description) -> Result<String, DefinitionError> {
     let config = vm.clone().resolve().map_err(DefinitionError::Description)?;
     vm.name = Some(config.name.clone());
     Ok(config.name)
+}
+
+/// Says which file is wrong, where that is not said.
+fn in_file(file: &Path, error: DefinitionError) -> DefinitionError {
+    let file = file.display().to_string();
+    match error {
+        DefinitionError::Description(why) if !why.contains(&file) => {
+            DefinitionError::Description(format!("In {file}: {why}"))
+        }
+        error => error,
+    }
 }
 
 fn text(vm: &Description) -> Result<String, DefinitionError> {
@@ -255,7 +266,11 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let vms = Definitions::at(&home.path().join("vms"));
         let from = file(home.path(), "kernel = 'k'\ncpus = { count = 0 }");
-        assert!(vms.define(&from, None).is_err());
+        let why = vms.define(&from, None).unwrap_err().to_string();
+        assert!(
+            why.contains(&format!("In {}: cpus: 0", from.display())),
+            "{why}"
+        );
         assert!(vms.names().unwrap().is_empty());
     }
 }

@@ -36,7 +36,8 @@ pub(crate) fn level(path: &Path) -> io::Result<()> {
     } else if found.mode() & 0o077 != 0 {
         let mode = found.mode() & 0o777;
         refuse(&format!(
-            "is open to other users (mode {mode:o}); run: chmod 700 it"
+            "is open to other users (mode {mode:o}); run: chmod 700 {}",
+            path.display()
         ))
     } else {
         Ok(())
@@ -66,7 +67,8 @@ mod tests {
         for folder in [&outer, &inner] {
             set_permissions(folder, Permissions::from_mode(0o770)).unwrap();
             let why = check(&inner).unwrap_err().to_string();
-            assert!(why.contains("chmod 700"), "{why}");
+            let remedy = format!("chmod 700 {}", folder.display());
+            assert!(why.ends_with(&remedy), "{why}");
             set_permissions(folder, Permissions::from_mode(0o700)).unwrap();
         }
         if geteuid().is_root() {

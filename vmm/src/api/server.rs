@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{getsockopt, sockopt};
+use outboard_device::daemon::socket_path;
 use outboard_device::ratelimit::RateLimit;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
@@ -104,6 +105,7 @@ impl Server {
 }
 
 fn bind(path: &Path) -> io::Result<StdListener> {
+    socket_path::check(path)?;
     if let Ok(there) = path.symlink_metadata() {
         // What is no socket, bind complains of.
         if there.file_type().is_socket() && StdStream::connect(path).is_err() {

@@ -43,7 +43,14 @@ struct Defined {
 
 impl Define {
     pub(super) fn execute(self) -> ExitCode {
-        finish(self.run())
+        match self.run() {
+            // As outboard run ends with it.
+            Err(Error::Definition(error @ DefinitionError::Description(_))) => {
+                super::complain(&error);
+                ExitCode::from(super::USAGE)
+            }
+            defined => finish(defined),
+        }
     }
 
     fn run(self) -> Result<String, Error> {

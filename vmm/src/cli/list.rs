@@ -109,13 +109,25 @@ fn table(all: &[Listed]) -> String {
             _ => format!(
                 " {:<7} {name:<width$} {state:<9} {}",
                 "-",
-                vm.reason.as_deref().unwrap_or_default()
+                on_a_line(vm.reason.as_deref().unwrap_or_default())
             ),
         };
         text.push_str(&line);
         text.push('\n');
     }
     text
+}
+
+/// A reason that quotes a daemon's last words: its beginning and the last of them, which tells the
+/// cause as a rule. `outboard log` has the rest.
+fn on_a_line(reason: &str) -> String {
+    let mut lines = reason.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default();
+    match (lines.next_back(), lines.next()) {
+        (None, _) => first.to_owned(),
+        (Some(last), None) => format!("{first} {last}"),
+        (Some(last), Some(_)) => format!("{first} ... {last}"),
+    }
 }
 
 /// What they say of themselves, all asked at once; and those that say nothing.
@@ -156,4 +168,24 @@ fn off(listed: &[Listed]) -> Result<Vec<Listed>, Error> {
             Listed::other(name, "shut off", reason)
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_has_one_line_whatever_its_end_has_to_say() {
+        let reason =
+            "failed: outboard-block ended, its last words:\n    WARN slow\n    error: no file";
+        let all = [
+            Listed::other("web".into(), "shut off", reason.into()),
+            Listed::other("db".into(), "shut off", "never started".into()),
+        ];
+        let table = table(&all);
+        assert_eq!(table.lines().count(), 4, "{table}");
+        let parts = ["its last words: ... error: no file", "never started"];
+        assert!(parts.iter().all(|part| table.contains(part)), "{table}");
+        assert_eq!(on_a_line("a:\n  b"), "a: b");
+    }
 }

@@ -1,10 +1,12 @@
 //! `outboard log`: what a VM, its daemons and its guest have said, while it runs and afterwards.
 
 use std::io::{self, ErrorKind, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use outboard::config::check_name;
 use outboard::history;
 use outboard::logs::{self, Line, Reader};
 use outboard::registry;
@@ -56,7 +58,7 @@ impl Log {
         // One that is plugged in later is waited for.
         if let Some(id) = self.devices.iter().find(missing).filter(|_| !self.follow) {
             return Err(Error::Usage(format!(
-                "The VM '{name}' has no log of '{id}'; there is {}",
+                "The VM '{name}' has no log of '{id}'; it has {}",
                 all.join(", ")
             )));
         }
@@ -88,23 +90,40 @@ impl Log {
     /// The logs of the last run, which is the present one of a VM that runs.
     fn open(&self) -> Result<Reader, Error> {
         let name = &self.vm.name;
-        let record = history::last(name);
-        let folder = match &record {
-            Some(record) => record.logs.clone(),
-            None => logs::folder(name),
+        check_name(name).map_err(Error::Usage)?;
+        let folder = match history::last(name) {
+            Some(record) => record
+                .logs
+                .ok_or_else(|| format!("No logs of the VM '{name}' are kept: its log-dir is off")),
+            None => logs::folder(name).ok_or_else(|| {
+                "There is no place for logs; set HOME or XDG_STATE_HOME to a folder of yours".into()
+            }),
         };
-        let Some(folder) = folder else {
-            return Err(Error::Usage(format!(
-                "No logs of the VM '{name}' are kept: its log-dir is off"
-            )));
-        };
+        let folder = folder.map_err(Error::Usage)?;
         match Reader::open(&folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Usage(format!(
-                "There are no logs of a VM '{name}' in {}; outboard list --all shows the VMs there are",
-                folder.display()
-            ))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let base = folder.parent().unwrap_or(&folder);
+                let (others, base) = (others(base), base.display());
+                Err(Error::Usage(format!(
+                    "There are no logs of a VM '{name}' in {base}{others}; outboard run and outboard \
+                     start begin them"
+                )))
+            }
             opened => opened.map_err(Error::Log),
         }
+    }
+}
+
+/// The end of the sentence that a VM has no logs in `base`: those that do.
+fn others(base: &Path) -> String {
+    let entries = base.read_dir().into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.filter(|name| check_name(name).is_ok()).collect();
+    names.sort();
+    match names.as_slice() {
+        [] => String::new(),
+        names => format!(", only those of {}", names.join(", ")),
     }
 }
 
@@ -128,6 +147,17 @@ fn shown(line: &Line, width: usize, colour: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_one_has_no_logs_those_that_do_are_told() {
+        let base = tempfile::tempdir().unwrap();
+        assert_eq!(others(base.path()), "");
+        for name in ["web", "db", "no name"] {
+            std::fs::create_dir(base.path().join(name)).unwrap();
+        }
+        std::fs::write(base.path().join("file"), "").unwrap();
+        assert_eq!(others(base.path()), ", only those of db, web");
+    }
 
     #[test]
     fn a_line_tells_when_and_whose() {

@@ -14,8 +14,10 @@ use outboard::vm::{Info, Plugged};
 use super::run::AnyDevice;
 use super::say::{self, Output};
 
-/// How long `--wait` waits for the guest.
+/// How long a guest is waited for, to end or to let go of a device.
 const GUEST: Duration = Duration::from_mins(1);
+/// How long of that without a word.
+const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Why a verb did not do what it says.
@@ -30,7 +32,8 @@ pub(super) enum Error {
     #[error("{0}")]
     Usage(String),
     #[error(
-        "The guest has not let go of '{0}' yet; it may be in use, or the guest may not listen to ACPI"
+        "The guest has not let go of '{0}' yet; it may be in use, or the guest may not listen to ACPI. \
+         The request stands: the device goes when the guest lets go of it, or is reset"
     )]
     Held(String),
     #[error(
@@ -170,8 +173,12 @@ impl Attach {
     }
 }
 
+const DETACH: &str = "\
+Waits for the guest, a minute at most. What was asked stands also when this command gives up or is ended before: the device goes when the guest lets go of it, or is reset.";
+
 /// Takes one device out of a running VM, when its guest has let go of it.
 #[derive(Args)]
+#[command(after_help = DETACH)]
 pub(super) struct Detach {
     #[command(flatten)]
     vm: Named,
@@ -193,14 +200,24 @@ impl Detach {
         if self.no_wait {
             return Ok(String::new());
         }
-        let end = Instant::now() + GUEST;
+        let begin = Instant::now();
+        let mut told = false;
         loop {
             let info: Info = vm.get("outboard.info")?;
             if !info.devices.iter().any(|device| device.id == self.id) {
                 return Ok(String::new());
             }
-            if Instant::now() >= end {
+            if begin.elapsed() >= GUEST {
                 return Err(Error::Held(self.id));
+            }
+            if begin.elapsed() >= PATIENCE && !told {
+                told = true;
+                say::complain(&format!(
+                    "outboard: Waiting for the guest to let go of '{}', {} s at most; Ctrl-C ends the \
+                     wait, and the request stands",
+                    self.id,
+                    GUEST.as_secs()
+                ));
             }
             std::thread::sleep(LOOK);
         }

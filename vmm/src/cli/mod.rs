@@ -26,12 +26,15 @@ use outboard::logs;
 use outboard::vm::End;
 use tracing::level_filters::LevelFilter;
 
+/// Exit code of a command line that cannot be meant, as clap's own; and of a VM's file.
+const USAGE: u8 = 2;
+
 /// How a program ends that stays with a VM.
 macro_rules! ends {
     () => {
         "  0  the guest powered off (or reset under --no-reboot), or Ctrl-A x
   1  the VM could not start, or the host failed it
-  2  the command line is wrong
+  2  the command line is wrong, or the file that describes the VM
   3  a device ended and its on-exit is stop
   4  KVM reported an internal error or an exit nobody handles
   5  the guest triple-faulted under --no-reboot, or right after each of several boots
@@ -200,7 +203,7 @@ fn finished(end: &End) -> ExitCode {
         say::complain(&format!("outboard: {message}"));
         logs::note(&message);
     }
-    logs::note(&format!("-- the VM ended: {end:?}"));
+    logs::note(&format!("-- the VM ended: {}", end.how()));
     end.exit_code()
 }
 
@@ -211,7 +214,7 @@ fn complain(error: &dyn std::error::Error) {
     logs::note(&text);
 }
 
-/// An error and its causes.
+/// An error and its causes, each once.
 fn chained(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -13,9 +13,6 @@ use outboard::vm;
 
 use super::say;
 
-/// Exit code of a command line that cannot be meant, as clap's own.
-const USAGE: u8 = 2;
-
 const EXAMPLES: &str = "\
 Keys of --disk:
   path=FILE | socket=PATH, readonly, format=raw|qcow2 (else by the suffix), backing=on (open the \
@@ -120,7 +117,7 @@ pub(super) struct Run {
     /// End when the guest reboots
     #[arg(long)]
     no_reboot: bool,
-    /// Print the resolved description as TOML and start nothing
+    /// Print the resolved description as TOML and start nothing; a name is in it where one was given
     #[arg(long = "dry-run")]
     only_print: bool,
     /// Note how the VM ends, for outboard list --all
@@ -138,7 +135,7 @@ impl Run {
             Ok(both) => both,
             Err(why) => {
                 say::complain(&format!("outboard: {why}"));
-                return ExitCode::from(USAGE);
+                return ExitCode::from(super::USAGE);
             }
         };
         if only_print {
@@ -151,7 +148,7 @@ impl Run {
         if let Some(recorder) = recorder {
             recorder.end(&match &ended {
                 Ok(end) => end.how(),
-                Err(error) => format!("failed: {error}"),
+                Err(error) => format!("failed: {}", super::chained(error)),
             });
         }
         match ended {
@@ -170,6 +167,7 @@ impl Run {
         };
         let (file, read) = (self.file.clone(), description.clone());
         self.override_with_flags(&mut description);
+        let given = description.clone();
         let beside = if description == read {
             ""
         } else {
@@ -181,6 +179,9 @@ impl Run {
             }
             _ => why,
         })?;
+        if given.name.is_none() {
+            description.forget_name(&given);
+        }
         Ok((description, config))
     }
 
@@ -230,6 +231,10 @@ impl AnyDevice {
     pub(super) fn from_keyvals(text: &str) -> Result<Self, String> {
         if text.starts_with("plugin=") {
             return PluginDevice::from_keyvals(text).map(|plugin| Self::Plugin(Box::new(plugin)));
+        }
+        let mut keys = text.split(',');
+        if !text.starts_with("vhost-user") && !keys.any(|key| key.starts_with("kind=")) {
+            return Err("begin with plugin=FILE or vhost-user".into());
         }
         from_keyvals(text, Some("kind")).map(|device| Self::Raw(Box::new(device)))
     }

@@ -11,7 +11,7 @@ use clap::{Args, Parser};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use outboard::api::Place;
-use outboard::config::Description;
+use outboard::config::{Description, check_name};
 use outboard::{logs, monitor, vm};
 use tracing::level_filters::LevelFilter;
 
@@ -43,7 +43,7 @@ pub(super) struct Vmm {
     #[command(flatten)]
     doors: Doors,
     /// What its VM is called [default: vmm-PID]
-    #[arg(long)]
+    #[arg(long, value_parser = vm_name)]
     name: Option<String>,
     /// Where the VM's logs are kept, in DIR/NAME [default: off]
     #[arg(long, value_name = "DIR")]
@@ -57,7 +57,7 @@ struct Doors {
     #[arg(long, value_name = "PATH|fd=N")]
     api_socket: Doorway,
     /// Where to write what happens, as JSON: path=PATH or fd=N
-    #[arg(long, value_name = "path=PATH|fd=N")]
+    #[arg(long, value_name = "path=PATH|fd=N", value_parser = Doorway::with_key)]
     event_monitor: Option<Doorway>,
     /// Where to say what would else be said on standard error
     #[arg(long, value_name = "FILE")]
@@ -88,6 +88,20 @@ enum Doorway {
     Fd(i32),
 }
 
+impl Doorway {
+    /// One whose key is written, as no other is taken for a path.
+    fn with_key(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some(("path" | "fd", _)) => text.parse(),
+            _ => Err("write path=PATH or fd=N".into()),
+        }
+    }
+}
+
+fn vm_name(text: &str) -> Result<String, String> {
+    check_name(text).map(|()| text.to_owned())
+}
+
 impl FromStr for Doorway {
     type Err = String;
 
@@ -100,6 +114,7 @@ impl FromStr for Doorway {
                     "'{number}' is no inherited descriptor; write 3 or more"
                 )),
             },
+            Some(("path", _)) => Err("a path is missing".into()),
             _ if text.is_empty() => Err("a path is missing".into()),
             _ => Ok(Self::Path(text.into())),
         }
@@ -235,7 +250,12 @@ mod tests {
             assert_eq!(text.parse(), Ok(Doorway::Path(path.into())));
         }
         assert_eq!("fd=3".parse(), Ok(Doorway::Fd(3)));
-        for text in ["", "fd=", "fd=1", "fd=x", "fd=-1"] {
+        assert_eq!(Doorway::with_key("fd=3"), Ok(Doorway::Fd(3)));
+        assert!(Doorway::with_key("path=/a").is_ok());
+        for text in ["/a", "foo=x", "path=", ""] {
+            assert!(Doorway::with_key(text).is_err(), "{text}");
+        }
+        for text in ["", "path=", "fd=", "fd=1", "fd=x", "fd=-1"] {
             assert!(text.parse::<Doorway>().is_err(), "{text}");
         }
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::keyvals::of_keys;
 use super::logs::is_off;
 use super::shorthand::{self, read_file};
 use super::values::{OnOff, Size, number};
@@ -339,7 +340,7 @@ impl Description {
         let text = read_file(path)
             .map_err(|why| format!("The VM description {} {why}", path.display()))?;
         let mut description: Self = toml::from_str(&text)
-            .map_err(|e| format!("In {}: {}", path.display(), e.to_string().trim_end()))?;
+            .map_err(|error| format!("In {}: {}", path.display(), of_keys(&error)))?;
         if let Some(folder) = path.parent() {
             description.place(&|path| folder.join(path));
         }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use outboard_device::daemon::socket_path;
+
 use super::Host;
 
 /// Stands for the number of an inherited socket that listens.
@@ -11,8 +13,6 @@ const SOCKET: &str = "{socket}";
 /// Stands for that path less its last character, a 0: rust-vmm's vhost-device daemons serve several
 /// sockets and append to the path they are told the number of each.
 const STEM: &str = "{stem}";
-/// `sun_path` holds 108 bytes, the last of them zero (unix(7)).
-const SOCKET_PATH_MAX: usize = 107;
 
 /// Splits `command` as a shell does, and fills the socket's path in.
 pub(super) fn foreign_host(command: &str, id: &str, runtime_dir: &Path) -> Result<Host, String> {
@@ -32,13 +32,16 @@ pub(super) fn foreign_host(command: &str, id: &str, runtime_dir: &Path) -> Resul
         }
     };
     let socket = path.map(|name| runtime_dir.join(name));
-    let path = socket.as_deref().map(|path| path.display().to_string());
-    if let Some(path) = path.as_ref().filter(|path| path.len() > SOCKET_PATH_MAX) {
-        return Err(format!(
-            "the path {path} is longer than the {SOCKET_PATH_MAX} bytes that a socket's may have; \
-             choose a shorter name for the VM or the device"
-        ));
+    if let Some(path) = &socket {
+        socket_path::check(path).map_err(|too_long| {
+            format!(
+                "its socket cannot be {}: {too_long}; choose a shorter name for the VM or the \
+                 device, or set XDG_RUNTIME_DIR",
+                path.display()
+            )
+        })?;
     }
+    let path = socket.as_deref().map(|path| path.display().to_string());
     let filled = |word: &String| match path.as_deref() {
         Some(path) if place == STEM => word.replace(STEM, path.trim_end_matches('0')),
         Some(path) => word.replace(SOCKET, path),

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 /// key of a leading value that stands alone (`--memory 1G`).
 ///
 /// # Errors
-/// A sentence naming the key and what it may be.
+/// A sentence naming the key and what it may be; not all of `text`, which whoever has it names.
 pub fn from_keyvals<T: DeserializeOwned>(text: &str, first: Option<&str>) -> Result<T, String> {
     let mut table = toml::Table::new();
     for (place, part) in split(text).into_iter().enumerate() {
@@ -18,21 +18,26 @@ pub fn from_keyvals<T: DeserializeOwned>(text: &str, first: Option<&str>) -> Res
             (None, _) => (part, "on".to_owned()),
         };
         if key.is_empty() {
-            return Err(format!("in '{text}': a key is missing before '='"));
+            return Err("a key is missing before '='".into());
         }
         if table
             .insert(key.clone(), toml::Value::String(value))
             .is_some()
         {
-            return Err(format!("in '{text}': the key '{key}' is given twice"));
+            return Err(format!("the key '{key}' is given twice"));
         }
     }
-    T::deserialize(table).map_err(|e| {
-        format!(
-            "in '{text}': {}",
-            e.to_string().trim_end().replace('\n', " ")
-        )
-    })
+    T::deserialize(table).map_err(|error| of_keys(&error).replace('\n', " "))
+}
+
+/// An error of the TOML reader, in the words of those who write keys: it has read fields.
+pub(crate) fn of_keys(error: &toml::de::Error) -> String {
+    let message = error.message();
+    let told = message
+        .replace("unknown field `", "unknown key `")
+        .replace("missing field `", "missing key `")
+        .replace("duplicate field `", "duplicate key `");
+    error.to_string().trim_end().replace(message, &told)
 }
 
 fn split(text: &str) -> Vec<String> {
@@ -66,7 +71,8 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_those_that_exist() {
         let why = from_keyvals::<Disk>("path=a,colour=red", None).unwrap_err();
-        assert!(why.contains("colour") && why.contains("readonly"), "{why}");
+        assert!(why.contains("unknown key `colour`"), "{why}");
+        assert!(why.contains("readonly"), "{why}");
         let why = from_keyvals::<Disk>("path=a,path=b", None).unwrap_err();
         assert!(why.contains("'path' is given twice"), "{why}");
         let why = from_keyvals::<Disk>("path=a,readonly=maybe", None).unwrap_err();

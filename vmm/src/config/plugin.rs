@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::OnExit;
+use super::keyvals::of_keys;
 use super::values::number;
 
 /// Where a plugin's code runs.
@@ -98,12 +99,8 @@ impl PluginDevice {
             .into_iter()
             .map(|(key, value)| (key, toml::Value::String(value)))
             .collect();
-        let mut device = Self::deserialize(table).map_err(|e| {
-            format!(
-                "in '{text}': {}",
-                e.to_string().trim_end().replace('\n', " ")
-            )
-        })?;
+        let mut device =
+            Self::deserialize(table).map_err(|error| of_keys(&error).replace('\n', " "))?;
         device.options = options;
         Ok(device)
     }

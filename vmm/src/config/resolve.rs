@@ -30,7 +30,7 @@ impl Description {
     /// One sentence that names the key, the value and the remedy.
     pub fn resolve(&mut self) -> Result<VmConfig, String> {
         let name = self.name.get_or_insert_with(|| DEFAULT_NAME.into()).clone();
-        check_name(&name).map_err(|why| self.named_after(&name, why))?;
+        check_name(&name).map_err(|why| self.named_after(&name, format!("name: {why}")))?;
         let runtime_dir = runtime_dir(&name);
         let boot = self.boot()?;
         let serial: Port = read(self.serial.get_or_insert_with(|| "tty".into()), "serial")?;
@@ -49,6 +49,7 @@ impl Description {
         }
         let logs = log_config(self.log_dir.as_deref(), &name);
         let (devices, plugins) = self.devices(&name, console.as_ref(), &serial, &runtime_dir)?;
+        self.check_shared()?;
         let (cpus, memory) = (self.cpus()?, self.ram()?);
         Ok(VmConfig {
             description: Box::new(self.clone()),
@@ -122,7 +123,8 @@ impl Description {
         let mut words = model.split(',').map(str::trim);
         if words.next() != Some("host") {
             return Err(format!(
-                "cpu: '{model}' does not begin with 'host', the only model there is; write host,-smap"
+                "cpu: '{model}' does not begin with 'host', the only model there is; write host, or \
+                 host,-FEATURE to hide what it has"
             ));
         }
         let features = words
@@ -349,6 +351,10 @@ fn read(text: &str, key: &str) -> Result<Port, String> {
     text.parse().map_err(|why| format!("{key}: {why}"))
 }
 
+/// What names are made of.
+const NAME_RULE: &str =
+    "use letters, digits, '-', '_' and '.', 64 at most, with no '-' or '.' at the beginning";
+
 /// Whether it can name a VM or a device.
 pub(crate) fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -359,18 +365,18 @@ pub(super) fn check_id(id: &str) -> Result<(), String> {
     if is_name(id) {
         return Ok(());
     }
-    Err(format!(
-        "id: '{id}' is no device name; use letters, digits, '-', '_' and '.', 64 at most"
-    ))
+    Err(format!("id: '{id}' is no device name; {NAME_RULE}"))
 }
 
-fn check_name(name: &str) -> Result<(), String> {
+/// Checks a VM's name.
+///
+/// # Errors
+/// It is none; a sentence that says what one is made of.
+pub fn check_name(name: &str) -> Result<(), String> {
     if is_name(name) {
         return Ok(());
     }
-    Err(format!(
-        "name: '{name}' is no VM name; use letters, digits, '-', '_' and '.', 64 at most"
-    ))
+    Err(format!("'{name}' is no VM name; {NAME_RULE}"))
 }
 
 fn toggle(word: &str, model: &str) -> Result<FeatureToggle, String> {

@@ -100,7 +100,7 @@ pub enum ConnectError {
         source: supervisor::Error,
     },
     /// Its plugin does not serve it.
-    #[error("Device '{id}' has no plugin")]
+    #[error("Device '{id}' cannot be made")]
     Plugin {
         /// The device.
         id: String,
@@ -157,7 +157,7 @@ pub enum ConnectError {
         /// The path that was given.
         path: PathBuf,
         /// What is there instead, or what is wrong with the path.
-        why: &'static str,
+        why: String,
     },
     /// Who listens at its socket does not speak the protocol, or not the part that is needed.
     #[error(
@@ -272,7 +272,7 @@ pub enum ConnectError {
 }
 
 /// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

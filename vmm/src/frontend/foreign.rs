@@ -2,9 +2,10 @@
 
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use outboard_device::daemon::socket_path;
 
 use super::actor::Actor;
 use super::error::{CallError, ConnectError};
@@ -148,16 +149,16 @@ fn nonsense(
 }
 
 /// Why no daemon that starts later could listen at `path`; nothing where one might.
-fn why_no_socket(path: &Path) -> Option<&'static str> {
-    if SocketAddr::from_pathname(path).is_err() {
-        return Some("is longer than the 107 bytes that a socket's path may have");
+fn why_no_socket(path: &Path) -> Option<String> {
+    if let Err(too_long) = socket_path::check(path) {
+        return Some(format!("cannot be a socket: {too_long}"));
     }
     let kind = path.metadata().ok()?.file_type();
     if kind.is_socket() {
         None
     } else if kind.is_dir() {
-        Some("is a folder")
+        Some("is a folder".into())
     } else {
-        Some("is a file, and no socket")
+        Some("is a file, and no socket".into())
     }
 }

@@ -44,6 +44,7 @@ mod state;
 mod watch;
 
 pub use device::{Deadlines, Device, Lost, Owner, Pending, Spec};
+pub(crate) use error::chain;
 pub use error::{CallError, ConnectError};
 
 #[cfg(test)]

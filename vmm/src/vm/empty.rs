@@ -1,5 +1,8 @@
 //! A VMM that begins without a VM: one is described to it, booted, ended and booted again.
 
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+
 use super::events::Event;
 use super::plug::answer;
 use super::request::{Plugged, Refusal, Reply, Request};
@@ -19,10 +22,11 @@ use crate::monitor;
 pub fn serve(place: Place, defaults: Description) -> Result<End, VmError> {
     let process = Process::begin()?;
     monitor::event("vmm", "starting", &[]);
-    let server = Server::listen(place, process.control()).map_err(|source| VmError::Host {
-        what: "Listening for requests",
-        source,
-    })?;
+    let path = match &place {
+        Place::Path(path) => Some(path.clone()),
+        Place::Inherited(_) => None,
+    };
+    let server = Server::listen(place, process.control()).map_err(|source| deaf(path, source))?;
     let path = server.path().map(ToOwned::to_owned);
     let mut empty = Empty {
         process,
@@ -36,6 +40,26 @@ pub fn serve(place: Place, defaults: Description) -> Result<End, VmError> {
     drop(empty);
     drop(server);
     end
+}
+
+/// Why nobody can be heard.
+fn deaf(path: Option<PathBuf>, source: io::Error) -> VmError {
+    let Some(path) = path else {
+        return VmError::Host {
+            what: "Listening for requests",
+            source,
+        };
+    };
+    let remedy = match source.kind() {
+        ErrorKind::InvalidFilename => "choose a shorter path",
+        ErrorKind::AddrInUse => "choose another path, or end what is there first",
+        _ => "check that the folder exists and is writable",
+    };
+    VmError::Listen {
+        path,
+        remedy,
+        source,
+    }
 }
 
 struct Empty {

@@ -74,6 +74,17 @@ pub enum VmError {
         #[source]
         source: io::Error,
     },
+    /// A VMM cannot be reached where it was to be.
+    #[error("Cannot listen on {}; {remedy}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// What the user can do.
+        remedy: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The folder that the logs were to be kept in.
     #[error("Logs cannot be kept in {}; choose another folder with --log-dir DIR, or --log-dir off", path.display())]
     Logs {

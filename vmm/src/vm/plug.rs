@@ -61,6 +61,11 @@ impl Vm<'_> {
             Ok(config) => config,
             Err(why) => return answer(reply, Err(Refusal::Description(why))),
         };
+        let mut with = self.description.clone();
+        with.push(device.clone());
+        if let Err(why) = with.check_shared() {
+            return answer(reply, Err(Refusal::Description(why)));
+        }
         self.machine.devices().invite(config, device, reply);
     }
 

@@ -6,8 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use outboard_device::daemon::socket_path;
+
 use super::VmError;
+use crate::api::SOCKET;
 use crate::config::{DEFAULT_NAME, DeviceConfig, Host, Port, VmConfig};
+use crate::frontend::chain;
 
 /// How often a folder is tried to be locked, and how long whoever sweeps one up may have it.
 const TRIES: u32 = 5;
@@ -46,7 +50,8 @@ impl RuntimeDir {
                 Ok(Self(None))
             }
             Err(error) => {
-                tracing::warn!("{error}. Until then this VM cannot be managed by its name");
+                let why = chain(&error);
+                tracing::warn!("{why}. Until then this VM cannot be managed by its name");
                 Ok(Self(None))
             }
         }
@@ -65,6 +70,7 @@ fn lock(config: &VmConfig) -> Result<File, VmError> {
         path: path.clone(),
         source,
     };
+    socket_path::check(&path.join(SOCKET)).map_err(failed)?;
     // Whoever sweeps up after a killed VM removes the folder, and may do so right after it was
     // made or opened here.
     for attempt in 1..=TRIES {
@@ -101,6 +107,10 @@ fn socket(device: &DeviceConfig) -> Option<PathBuf> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
+    // Nothing is made where it would be refused.
+    if let Some(base) = path.parent().filter(|base| base.exists()) {
+        crate::own_folder::level(base)?;
+    }
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
         other => other?,

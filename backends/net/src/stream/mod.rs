@@ -229,7 +229,8 @@ impl Stream {
                 Ok(()) => {}
                 Err(error) if loudly => {
                     warn!(
-                        "Nobody is at '{}' ({error}): the guest's link is down until somebody is",
+                        "Nobody is at '{}' ({error}): the guest's link is down until \
+                         somebody listens there",
                         self.name
                     );
                     return;

@@ -36,8 +36,8 @@ pub enum TapError {
     Name(String),
     /// There is an interface of this name, which is no tap.
     #[error(
-        "Interface '{name}' is {what}, not a tap: choose another name, or make a tap with {}",
-        make(name)
+        "Interface '{name}' is {what}, not a tap: give the name of one, or make one with {}",
+        make("NAME")
     )]
     Kind {
         /// The interface.

@@ -20,7 +20,7 @@ use clap::Args;
 
 use super::complain;
 use super::manage::{Error, finish};
-use super::say::{Output, complain as remark, print};
+use super::say::{Output, answer, complain as remark, print};
 use watch::Watches;
 
 /// How often a key, a signal or the next sample is looked for.
@@ -86,6 +86,9 @@ impl Top {
                 watches.keep_up();
             }
             let samples = watches.samples();
+            if samples.is_empty() && self.name.is_none() && self.output == Output::Text {
+                return Ok(answer("No VM runs\n", ExitCode::SUCCESS));
+            }
             for (index, sample) in samples.iter().enumerate() {
                 let text = match self.output {
                     Output::Json => serde_json::to_string(sample)? + "\n",

@@ -143,6 +143,9 @@ pub enum DiskImageError {
     /// What the process that reads the image says.
     #[error("{0}")]
     Told(String),
+    /// There is something else where the folder was to be.
+    #[error("{} is no folder; give the path of one with --out, or one where nothing is yet", .0.display())]
+    NoFolder(PathBuf),
     /// The copy cannot be written.
     #[error("Cannot write {}", path.display())]
     Write {

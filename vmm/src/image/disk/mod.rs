@@ -19,6 +19,7 @@ mod partitions;
 mod release;
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,9 +149,12 @@ fn made_for<T>(
 ) -> Result<T, DiskImageError> {
     let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let made: Vec<&Path> = folder.ancestors().take_while(missing).collect();
-    let there = std::fs::create_dir_all(folder).map_err(|source| DiskImageError::Write {
-        path: folder.to_owned(),
-        source,
+    let there = std::fs::create_dir_all(folder).map_err(|source| match source.kind() {
+        ErrorKind::AlreadyExists => DiskImageError::NoFolder(folder.to_owned()),
+        _ => DiskImageError::Write {
+            path: folder.to_owned(),
+            source,
+        },
     });
     let done = there.and_then(|()| work());
     if done.is_err() {

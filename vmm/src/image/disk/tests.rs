@@ -308,3 +308,14 @@ fn any_damage_to_a_filesystem_ends_in_a_kernel_or_an_error() {
         let _ = take(&disk);
     });
 }
+
+#[test]
+fn a_file_where_the_folder_was_to_be_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, plain) = (folder.path().join("disk.raw"), folder.path().join("plain"));
+    fs::write(&image, [0; 512]).unwrap();
+    fs::write(&plain, "mine").unwrap();
+    let why = take_kernel(&image, &plain).unwrap_err().to_string();
+    assert!(why.contains("plain is no folder; give"), "{why}");
+    assert_eq!(fs::read(&plain).unwrap(), b"mine");
+}
