@@ -11,8 +11,8 @@ use outboard::vm::{ConsoleInfo, Info};
 use super::manage::{Error, Named, finish};
 
 const EXAMPLES: &str = "\
-What was printed while nobody looked is shown first. Several people may look at once; what any of \
-them types reaches the guest. Ctrl-A x leaves, and the VM goes on.
+What was printed while nobody looked is shown first. Several people may look at once; the one \
+who has looked longest types. Ctrl-A x leaves, and the VM goes on.
 
 Examples:
   outboard console web
