@@ -13,17 +13,40 @@ use crate::request::Segment;
 /// Heads that are remembered at most: of larger rings the first ones.
 const MOST_HEADS: usize = 1024;
 
+/// Bytes of a cache line, 64, as a power of two.
+const LINE_BITS: u32 = 6;
+const LINE: usize = 1 << LINE_BITS;
+
 /// Where the chains of a ring began and ended, by head.
 #[derive(Debug, Default)]
 pub(super) struct Foresight(Vec<Ends>);
 
-/// Addresses in this process, or 0.
+/// What is read first, a header as a rule, and what is written last: a status, or a packet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ends {
-    /// Of what the device reads first: a header, as a rule.
-    first: usize,
-    /// Of what it writes last: a status, as a rule.
-    last: usize,
+    read: Lines,
+    write: Lines,
+}
+
+/// A line's address in this process, and in its lowest bit whether the next one is needed too. 0 for none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lines(usize);
+
+impl Lines {
+    #[inline]
+    fn of(segment: Option<&Segment>) -> Self {
+        segment.map_or(Self(0), |segment| {
+            let addr = segment.addr().addr();
+            let reach = (addr % LINE).wrapping_add(segment.len());
+            Self(addr & !(LINE - 1) | usize::from(reach > LINE))
+        })
+    }
+
+    /// The first, and the second where it is needed; else the first again, which costs nothing.
+    #[inline]
+    fn both(self) -> [usize; 2] {
+        [self.0, self.0.wrapping_add((self.0 & 1) << LINE_BITS)]
+    }
 }
 
 impl Foresight {
@@ -38,19 +61,22 @@ impl Foresight {
     #[inline]
     pub(super) fn ask(&self, head: u16) {
         if let Some(ends) = self.0.get(usize::from(head)) {
-            to_read(ends.first);
-            to_write(ends.last);
+            let [first, second] = ends.read.both();
+            to_read(first);
+            to_read(second);
+            let [first, second] = ends.write.both();
+            to_write(first);
+            to_write(second);
         }
     }
 
-    /// Remembers a chain.
+    /// Remembers a chain, of which the first `readable` segments are for the device to read.
     #[inline]
-    pub(super) fn note(&mut self, head: u16, segments: &[Segment]) {
-        if let Some(ends) = self.0.get_mut(usize::from(head))
-            && let (Some(first), Some(last)) = (segments.first(), segments.last())
-        {
-            ends.first = first.addr().addr();
-            ends.last = last.addr().addr();
+    pub(super) fn note(&mut self, head: u16, segments: &[Segment], readable: usize) {
+        if let Some(ends) = self.0.get_mut(usize::from(head)) {
+            let (first, last) = (segments.first(), segments.last());
+            ends.read = Lines::of(first.filter(|_| readable > 0));
+            ends.write = Lines::of(last.filter(|_| readable < segments.len()));
         }
     }
 }
@@ -77,4 +103,24 @@ fn to_write(addr: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = addr;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_are_those_of_the_first_bytes() {
+        let lines = |addr: usize, len| {
+            // SAFETY: never touched.
+            let segment = unsafe { Segment::new(std::ptr::without_provenance_mut(addr), len) };
+            Lines::of(Some(&segment)).both().map(|addr| addr & !1)
+        };
+        assert_eq!(lines(0x1000, 64), [0x1000, 0x1000]);
+        assert_eq!(lines(0x1000, 65), [0x1000, 0x1040]);
+        assert_eq!(lines(0x103f, 1), [0x1000, 0x1000]);
+        assert_eq!(lines(0x103f, 2), [0x1000, 0x1040]);
+        assert_eq!(lines(0x1001, 1 << 32), [0x1000, 0x1040]);
+        assert_eq!(Lines::of(None).both(), [0, 0]);
+    }
 }

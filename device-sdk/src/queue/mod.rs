@@ -238,7 +238,7 @@ impl Queue {
             }
         }
         self.next = after;
-        self.foresight.note(id, &chain.segments);
+        self.foresight.note(id, &chain.segments, walked.readable);
         self.leases.take();
         chain.readable = walked.readable;
         chain.buffers = walked.buffers;

@@ -29,18 +29,13 @@ const DESCRIPTOR_COST: usize = 64;
 /// Bytes of an Ethernet header.
 const ETHERNET_LEN: usize = 14;
 
-/// A port as the switch's thread sees it.
-#[derive(Debug)]
-struct End {
-    line: Arc<Line>,
-    /// Buffers with frames for it, to be shown to its driver together.
-    filled: Vec<(Request, u32)>,
-}
-
 /// The switch's worker.
 #[derive(Debug)]
 pub struct Forwarding {
-    ends: Vec<End>,
+    /// Of each port. Shared, so that a turn may hold on to them.
+    lines: Arc<[Arc<Line>]>,
+    /// For each port, buffers with frames for it, to be shown to its driver together.
+    filled: Vec<Vec<(Request, u32)>>,
     table: Table,
     began: Instant,
     /// Frames of the port whose turn it is, done with.
@@ -50,21 +45,16 @@ pub struct Forwarding {
 impl Forwarding {
     /// Between these ports, each at its place; what is not heard for `ageing` seconds is forgotten.
     pub fn new(lines: impl IntoIterator<Item = Arc<Line>>, ageing: u32) -> Self {
-        let ends: Vec<_> = lines
-            .into_iter()
-            .map(|line| End {
-                line,
-                filled: Vec::new(),
-            })
-            .collect();
-        let mut table = Table::new(ends.len(), ageing);
-        for (port, end) in ends.iter().enumerate() {
-            if let Some(mac) = end.line.mac {
+        let lines: Arc<[_]> = lines.into_iter().collect();
+        let mut table = Table::new(lines.len(), ageing);
+        for (port, line) in lines.iter().enumerate() {
+            if let Some(mac) = line.mac {
                 table.fix(mac.octets(), port);
             }
         }
         Self {
-            ends,
+            filled: lines.iter().map(|_| Vec::new()).collect(),
+            lines,
             table,
             began: Instant::now(),
             sent: Vec::with_capacity(BURST),
@@ -73,6 +63,10 @@ impl Forwarding {
 
     /// Forwards what a port sends, for a while. True if it sent anything.
     fn turn(&mut self, groups: &mut Groups<'_>, from: usize) -> bool {
+        let lines = Arc::clone(&self.lines);
+        let Some(line) = lines.get(from) else {
+            return false;
+        };
         let mut cost = 0usize;
         let mut now = None;
         let mut broken = None;
@@ -91,7 +85,7 @@ impl Forwarding {
                 }
             };
             let now = *now.get_or_insert_with(|| self.began.elapsed().as_secs() as u32);
-            cost = cost.saturating_add(self.forward(groups, from, &request, now));
+            cost = cost.saturating_add(self.forward(groups, (from, line), &request, now));
             self.sent.push((request, 0));
         }
         let worked = !self.sent.is_empty();
@@ -111,28 +105,24 @@ impl Forwarding {
 
     /// Shows each guest what has come for it.
     fn publish(&mut self, groups: &mut Groups<'_>) {
-        for (port, end) in self.ends.iter_mut().enumerate() {
-            if !end.filled.is_empty() {
+        for (port, filled) in self.filled.iter_mut().enumerate() {
+            if !filled.is_empty() {
                 if let [rx, _] = groups.queues(port) {
-                    let _ = rx.complete(end.filled.drain(..));
+                    let _ = rx.complete(filled.drain(..));
                 }
-                end.filled.clear();
+                filled.clear();
             }
         }
     }
 
-    /// Forwards one frame; returns what it cost.
+    /// Forwards one frame that came from a port; returns what it cost.
     fn forward(
         &mut self,
         groups: &mut Groups<'_>,
-        from: usize,
+        (from, line): (usize, &Line),
         request: &Request,
         now: u32,
     ) -> usize {
-        let Some(sender) = self.ends.get(from) else {
-            return FRAME_COST;
-        };
-        let line = Arc::clone(&sender.line);
         let counters = &line.counters;
         let taken = cost(request.buffers().into(), 0);
         let mut rest = request.reader();
@@ -186,7 +176,7 @@ impl Forwarding {
     }
 
     fn is_isolated(&self, port: usize) -> bool {
-        self.ends.get(port).is_some_and(|end| end.line.isolated)
+        self.lines.get(port).is_some_and(|line| line.isolated)
     }
 
     /// Hands the frame to every port that may have it; returns what it cost, if there is any.
@@ -198,7 +188,7 @@ impl Forwarding {
         frame: &Frame<'_>,
     ) -> Option<usize> {
         let mut cost = None;
-        for to in 0..self.ends.len() {
+        for to in 0..self.lines.len() {
             if to != from && !(isolated && self.is_isolated(to)) {
                 let one = self.hand(groups, to, frame);
                 cost = one.map_or(cost, |one| {
@@ -212,14 +202,17 @@ impl Forwarding {
     /// Hands the frame to a port: into its guest's buffers, or to be counted there. Returns what it cost;
     /// `None` when no guest is there.
     fn hand(&mut self, groups: &mut Groups<'_>, to: usize, frame: &Frame<'_>) -> Option<usize> {
-        let (Some(end), [rx, _]) = (self.ends.get_mut(to), groups.queues(to)) else {
+        let (Some(line), Some(filled)) = (self.lines.get(to), self.filled.get_mut(to)) else {
+            return None;
+        };
+        let [rx, _] = groups.queues(to) else {
             return None;
         };
         if !rx.enabled() {
             return None;
         }
-        let counters = &end.line.counters;
-        match deliver(rx, frame, end.line.is_mergeable(), &mut end.filled) {
+        let counters = &line.counters;
+        match deliver(rx, frame, line.is_mergeable(), filled) {
             Ok(Delivery {
                 delivered,
                 descriptors,
@@ -236,7 +229,7 @@ impl Forwarding {
             }
             Err(error) => {
                 // Those before are good, and must not stay behind.
-                let _: Result<(), QueueError> = rx.complete(end.filled.drain(..));
+                let _: Result<(), QueueError> = rx.complete(filled.drain(..));
                 groups.fail(to, &error.into());
                 None
             }
@@ -253,7 +246,7 @@ fn cost(descriptors: usize, bytes: usize) -> usize {
 impl SharedWorker for Forwarding {
     fn run(&mut self, groups: &mut Groups<'_>) -> Progress {
         let mut worked = false;
-        for from in 0..self.ends.len() {
+        for from in 0..self.lines.len() {
             worked |= self.turn(groups, from);
         }
         if worked {

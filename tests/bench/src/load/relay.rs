@@ -15,10 +15,12 @@ const RECEIVER: [u8; 6] = *b"\x02\x0b\x0e\x0c\x00\x02";
 const SENDER: [u8; 6] = *b"\x02\x0b\x0e\x0c\x00\x01";
 /// Where a frame's number is: behind addresses and type.
 const NUMBER: usize = 14;
-/// Of so many frames all bytes are compared of one, and of each its start: whoever reads all of each
-/// measures that.
+/// Of so many frames all bytes are compared of one, and of each those that share a cache line with its
+/// header: whoever reads all of each measures that.
 const LOOK: u32 = 64;
-const START: usize = 60;
+const START: usize = 64 - HEADER_LEN;
+/// The shortest frame on a cable, without its checksum.
+const SHORTEST: usize = 60;
 /// After so many frames the sender says again that it wants no interrupts: the wish is good for 32768.
 const RENEWAL: u32 = 8192;
 /// How long the switch may take to hear of the receiver.
@@ -51,14 +53,14 @@ impl Relay {
 
     /// Has the switch hear where the receiver is, from its transmit queue.
     pub fn hello(receiver: &mut Driver, mut transmit: Queue) -> Result<()> {
-        let frame = addressed([0xff; 6], RECEIVER, frame(START, 0));
-        let buffer = receiver.allocate((HEADER_LEN + START) as u64, 64)?;
+        let frame = addressed([0xff; 6], RECEIVER, frame(SHORTEST, 0));
+        let buffer = receiver.allocate((HEADER_LEN + SHORTEST) as u64, 64)?;
         buffer.write(0, &Header::default().to_bytes());
         buffer.write(HEADER_LEN, &frame);
         transmit.submit(
             &[Segment::readable(
                 buffer.addr(),
-                (HEADER_LEN + START) as u32,
+                (HEADER_LEN + SHORTEST) as u32,
             )],
             0,
         )?;
