@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use outboard_tests::daemons::daemon;
@@ -111,6 +113,43 @@ fn a_vm_that_was_suspended_has_its_clocks_right() {
     );
     succeed(&home, &["destroy", "web"]);
     assert_eq!(guest.end().status.code(), Some(0));
+    home.assert_left_clean();
+}
+
+#[test]
+fn a_guest_that_does_not_let_go_is_waited_for_in_words() {
+    if !has_kvm() {
+        return;
+    }
+    let home = Home::new();
+    assert_eq!(succeed(&home, &["top", "--once"]), "No VM runs\n");
+    disk(home.path(), "disk.img", 16);
+    let mut vm = command("jobs=hello,spin");
+    vm.args(["--name", "web", "--disk", "path=disk.img"]);
+    home.adopt(&mut vm);
+    let mut guest = Guest::start(vm);
+    guest.expect("hello");
+    let mut detach = verb(&home, &["detach", "web", "disk0"]);
+    let mut detach = detach.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let words = detach.stderr.take().unwrap();
+    BufReader::new(words).read_line(&mut said).unwrap();
+    for part in ["let go of 'disk0', 60 s at most", "the request stands"] {
+        assert!(said.contains(part), "{said}");
+    }
+    detach.kill().unwrap();
+    detach.wait().unwrap();
+    assert_eq!(info(&home, "web")["devices"][0]["id"], "disk0", "it stays");
+    // It is reset: the device goes, as was asked.
+    succeed(&home, &["reboot", "web"]);
+    let gone = || info(&home, "web")["devices"].as_array().unwrap().is_empty();
+    let end = Instant::now() + Duration::from_secs(20);
+    while !gone() {
+        assert!(Instant::now() < end, "{}", info(&home, "web"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    succeed(&home, &["destroy", "web"]);
+    guest.end();
     home.assert_left_clean();
 }
 
@@ -235,7 +274,7 @@ fn what_was_said_is_shown_while_the_vm_runs_and_when_it_has_ended() {
     assert!(refused(&home, &["log", "web"]).contains("no logs of a VM 'web' in "));
     succeed(&home, &["start", "web"]);
     let mut follow = verb(&home, &["log", "web", "--follow"]);
-    let follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let follow = follow.stdout(Stdio::piped()).spawn().unwrap();
     assert!(refused(&home, &["log", "web", "--device", "disk7"]).contains("vmm"));
     succeed(&home, &["attach", "web", "--disk", "path=late.img,id=late"]);
     succeed(&home, &["destroy", "web"]);
@@ -309,8 +348,8 @@ fn of_two_that_start_one_vm_at_once_one_does_and_a_vm_that_hangs_is_listed_so() 
     succeed(&home, &["define", "web.toml", "--name", "web"]);
     let begin = || {
         verb(&home, &["start", "web"])
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap()
     };
