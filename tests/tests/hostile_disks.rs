@@ -6,14 +6,20 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use outboard_tests::daemons::daemon;
 use outboard_tests::refusal::{FAILED, refused};
 use outboard_tests::traces::Home;
 
 const BLOCK: usize = 4096;
+/// Reached only by a failing test.
+const LONG: Duration = Duration::from_secs(30);
 
 /// Asserts that no kernel is taken out of it, by a process with 2 s of a processor's time, and that the message
 /// says how the one ends that looks for it.
@@ -163,4 +169,24 @@ fn a_folder_of_4_tib() {
     }
     set(&image, "/boot", "size", 4 << 40);
     costs_one_process(&home, "folder.img", "SIGXCPU");
+    leaves_nothing_half(&home, "folder.img");
+}
+
+/// Ctrl-C while it is read.
+fn leaves_nothing_half(home: &Home, image: &str) {
+    let mut command = Command::new(daemon("outboard"));
+    command.args(["image", "kernel", image, "--out", "some/boot"]);
+    home.adopt(&mut command);
+    let mut asked = command.spawn().unwrap();
+    let begun =
+        || fs::read_dir(home.path().join("some/boot")).is_ok_and(|mut all| all.next().is_some());
+    let end = Instant::now() + LONG;
+    while !begun() {
+        assert!(Instant::now() < end, "it has not begun");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill(Pid::from_raw(asked.id().cast_signed()), Signal::SIGINT).unwrap();
+    let status = asked.wait().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGINT), "{status}");
+    assert!(!home.path().join("some").exists());
 }

@@ -18,6 +18,7 @@ pub mod config;
 pub mod definitions;
 pub mod doctor;
 pub mod frontend;
+mod held;
 pub mod history;
 pub mod image;
 mod inherited;

@@ -14,6 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::VmError;
 use super::events::{Event, Events};
+use crate::held::is_ignored;
 
 /// Those that end the VM, and SIGPWR, which presses its power button. Each only where whoever started
 /// us has not had us ignore it.
@@ -89,18 +90,6 @@ impl Signals {
 pub(super) fn survive_large_files() {
     // SAFETY: to ignore a signal runs no code.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-}
-
-/// Whether we were started with this signal ignored, as `nohup` does. Blocked and read from a
-/// descriptor it would come all the same.
-fn is_ignored(signal: Signal) -> bool {
-    // SAFETY: all zeros are a valid action; without a new one the call only fills it in.
-    let action = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal as libc::c_int, std::ptr::null(), &raw mut action);
-        action.sa_sigaction
-    };
-    action == libc::SIG_IGN
 }
 
 impl Signals {

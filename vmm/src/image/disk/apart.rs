@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{DiskImageError, Taken, made_for, take_kernel_here};
 use crate::apart;
+use crate::held::Held;
 
 /// The hidden verb by which this program asks itself.
 const VERB: &str = "kernel-here";
@@ -23,12 +24,16 @@ pub(super) const LIMIT: Duration = Duration::from_mins(10);
 /// is made if it is missing. Files of the same names there are replaced.
 ///
 /// Looks into `/boot` and `/` of every ext2, ext3 and ext4 filesystem of the image, in a process of its own,
-/// which may use up what it has.
+/// which may use up what it has. A signal that ends this one waits until the folder holds nothing half.
 ///
 /// # Errors
 /// The image or the folder cannot be used, or no kernel is in the image. A folder that was made is gone
 /// again, unless the second of the files could not be put in place beside the first.
 pub fn take_kernel(image: &Path, folder: &Path) -> Result<Taken, DiskImageError> {
+    let held = Held::hold().map_err(|errno| DiskImageError::Open {
+        image: image.to_owned(),
+        source: errno.into(),
+    })?;
     made_for(folder, || {
         // Gone with what is in it, however the process ends.
         let aside = tempfile::Builder::new()
@@ -38,7 +43,7 @@ pub fn take_kernel(image: &Path, folder: &Path) -> Result<Taken, DiskImageError>
             path: folder.to_owned(),
             source,
         })?;
-        let taken = ask(image, aside.path())?;
+        let taken = ask(image, aside.path(), &held)?;
         let put = |file: &Path| put(file, aside.path(), folder);
         Ok(Taken {
             kernel: put(&taken.kernel)?,
@@ -72,11 +77,11 @@ fn lower(what: Resource, most: u64) -> nix::Result<()> {
     setrlimit(what, soft.min(most), hard)
 }
 
-fn ask(image: &Path, folder: &Path) -> Result<Taken, DiskImageError> {
+fn ask(image: &Path, folder: &Path, held: &Held) -> Result<Taken, DiskImageError> {
     let words = ["image", VERB, "--"].map(OsStr::new);
     let args = [&words[..], &[image.as_os_str(), folder.as_os_str()]].concat();
     let image = || image.to_owned();
-    let asked = apart::ask(&args, LIMIT, &|| false);
+    let asked = apart::ask(&args, LIMIT, &|| held.came());
     let answer = asked.map_err(|source| DiskImageError::Open {
         image: image(),
         source,
