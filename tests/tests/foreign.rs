@@ -247,5 +247,6 @@ fn a_dry_run_says_the_same_again() {
     let first = run(&["--kernel", "/k", "--device", &device(&spawn)]);
     assert!(first.contains(&spawn), "{first}");
     fs::write(home.path().join("vm.toml"), &first).unwrap();
-    assert_eq!(run(&["vm.toml"]), first);
+    // A VM in a file has the file's name.
+    assert_eq!(run(&["vm.toml"]), format!("name = \"vm\"\n{first}"));
 }

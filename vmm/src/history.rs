@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::definitions::{DefinitionError, Definitions};
+use crate::definitions::Definitions;
 use crate::places::Place;
 
 /// What is known of a VM's last run.
@@ -40,6 +40,8 @@ pub struct Recorder {
     name: String,
     began: u64,
     logs: Option<PathBuf>,
+    /// The VM had a definition of ours, and not a file of its own.
+    defined: bool,
 }
 
 impl Recorder {
@@ -49,6 +51,7 @@ impl Recorder {
             name: name.to_owned(),
             began: now(),
             logs: logs.map(Path::to_owned),
+            defined: defined().is_some_and(|names| names.iter().any(|other| other == name)),
         };
         recorder.write(None);
         recorder
@@ -58,8 +61,8 @@ impl Recorder {
     pub fn end(self, how: &str) {
         self.write(Some(how));
         // In this order: who takes the definition away forgets the record after that.
-        let defined = Definitions::ours().and_then(|all| all.find(&self.name));
-        if let Err(DefinitionError::Unknown { .. }) = defined {
+        let is_gone = defined().is_some_and(|names| !names.contains(&self.name));
+        if self.defined && is_gone {
             forget(&self.name);
         }
     }
@@ -108,6 +111,11 @@ pub fn make_folder() -> std::io::Result<()> {
 pub fn forget(name: &str) {
     let _ = std::fs::remove_file(path(&folder(), name));
     let _ = std::fs::remove_file(log(name));
+}
+
+/// The names of all definitions, where they can be read.
+fn defined() -> Option<Vec<String>> {
+    Definitions::ours().and_then(|all| all.names()).ok()
 }
 
 /// Who reads meanwhile finds the old or the new, and never half of one.

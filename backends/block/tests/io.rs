@@ -457,7 +457,7 @@ fn a_bad_image_is_refused_in_one_line() {
     File::create(&odd).unwrap().set_len(777).unwrap();
     for (path, expected) in [
         (dir.path(), "is a directory"),
-        (&dir.path().join("none.img"), "create it first"),
+        (&dir.path().join("none.img"), "correct the path"),
         (&odd, "777 bytes"),
         (&dir.path().join("a.qcow2"), "No such file"),
     ] {

@@ -14,6 +14,7 @@ use outboard::config::Description;
 use outboard::definitions::Definitions;
 use outboard::history;
 use outboard::registry;
+use outboard::supervisor::DAEMON_VARIABLE;
 use outboard::vm::{Info, State};
 
 use super::manage::{Error, Named, finish};
@@ -148,7 +149,9 @@ fn spawn(name: &str, file: &Path, log: &Path) -> Result<Child, Error> {
     command
         .arg("run")
         .arg(file)
-        .args(["--name", name, "--record"]);
+        .args(["--name", name, "--record"])
+        // Whoever starts it, a daemon of another VM's perhaps, it outlives.
+        .env_remove(DAEMON_VARIABLE);
     let vm = Description::from_file(file).map_err(Error::Usage)?;
     if matches!(vm.serial.as_deref(), None | Some("tty")) {
         command.args(["--serial", "socket"]);

@@ -36,6 +36,7 @@ use crate::logs::Logs;
 pub use command::Command;
 pub use locate::{NotFound, locate};
 pub use process::Process;
+pub use strays::VARIABLE as DAEMON_VARIABLE;
 pub use usage::Usage;
 pub use words::LastWords;
 

@@ -169,7 +169,12 @@ impl Process {
     /// group lives nobody else is given its number.
     fn end_left(&self) {
         let begin = Instant::now();
-        let group = |signal| self.0.own_group && killpg(self.0.pid, signal).is_ok();
+        let mut lives = self.0.own_group;
+        let mut group = |signal| {
+            // Empty, it is nobody's, and its number may be another's by the next look.
+            lives = lives && killpg(self.0.pid, signal).is_ok();
+            lives
+        };
         let mut strays = Strays::of(&self.0.mark);
         let mut look = LOOK;
         while group(None) | strays.ask() {
@@ -182,7 +187,7 @@ impl Process {
     }
 
     /// The same by force, until nobody is left: who is killed may have started another before.
-    fn kill_left(&self, group: impl Fn(Option<Signal>) -> bool, mut strays: Strays<'_>) {
+    fn kill_left(&self, mut group: impl FnMut(Option<Signal>) -> bool, mut strays: Strays<'_>) {
         tracing::warn!(
             device = self.id(),
             "The daemon has ended and left processes that do not; killed"

@@ -4,6 +4,7 @@
 //! inherits, and what all that it starts inherit, is the environment.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -13,7 +14,7 @@ use nix::sys::signal::Signal;
 use super::pidfd::PidFd;
 
 /// The variable that marks a daemon and whatever it starts.
-pub(super) const VARIABLE: &str = "OUTBOARD_DAEMON";
+pub const VARIABLE: &str = "OUTBOARD_DAEMON";
 
 /// The value of [`VARIABLE`] for one daemon, which no other ever has.
 #[derive(Debug)]
@@ -34,14 +35,26 @@ impl Mark {
     }
 
     /// Whether the process has it in its environment. One that has ended has none, and that of another
-    /// user's process cannot be read.
+    /// user's process cannot be read. One that is older than this one is not looked at: to read an environment
+    /// may wait for its process.
     fn is_borne_by(&self, pid: i32) -> bool {
+        if begun(pid) < begun(std::process::id()) {
+            return false;
+        }
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| {
             let value = variable.strip_prefix(VARIABLE.as_bytes());
             value.and_then(|value| value.strip_prefix(b"=")) == Some(self.0.as_bytes())
         })
     }
+}
+
+/// When a process began, in ticks since the machine did (`proc_pid_stat(5)`, field 22); `None` of one that is gone.
+fn begun(pid: impl Display) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name, which may have any character.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// The processes that bear a mark and have been told to end.

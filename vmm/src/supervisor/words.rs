@@ -73,6 +73,7 @@ impl Words {
         if !self.partial.is_empty() {
             self.end_line();
         }
+        self.end_window();
     }
 
     /// The last lines that nobody has been shown yet, and where all of them are.
@@ -105,20 +106,25 @@ impl Words {
         self.lines.push_back(line);
     }
 
+    /// Says how many lines were too many, if any were.
+    fn end_window(&mut self) {
+        let left_out = self.logged.saturating_sub(LOGGED);
+        if left_out > 0 {
+            self.note(&format!("-- {left_out} more lines were left out"));
+            tracing::warn!(
+                target: DAEMON,
+                device = self.id,
+                "{left_out} more lines of the daemon were left out"
+            );
+        }
+        self.window = Instant::now();
+        self.logged = 0;
+    }
+
     /// Logs it; whether people have seen it.
     fn show(&mut self, line: &str) -> bool {
         if self.window.elapsed() >= WINDOW {
-            let left_out = self.logged.saturating_sub(LOGGED);
-            if left_out > 0 {
-                self.note(&format!("-- {left_out} more lines were left out"));
-                tracing::warn!(
-                    target: DAEMON,
-                    device = self.id,
-                    "{left_out} more lines of the daemon were left out"
-                );
-            }
-            self.window = Instant::now();
-            self.logged = 0;
+            self.end_window();
         }
         self.logged = self.logged.saturating_add(1);
         if self.logged > LOGGED {
@@ -284,6 +290,13 @@ mod tests {
             }
             let log = std::fs::read_to_string(folder.path().join(format!("{id}.log"))).unwrap();
             let lines = log.lines().count();
+            words.finish();
+            let log = std::fs::read_to_string(folder.path().join(format!("{id}.log"))).unwrap();
+            let more = log
+                .lines()
+                .last()
+                .is_some_and(|line| line.ends_with("more lines were left out"));
+            assert!(more, "what is missing at the end is told, too");
             // As many as are let through in the seconds that this takes.
             assert!((100..10_000).contains(&lines), "{id}: {lines}");
         }

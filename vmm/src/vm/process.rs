@@ -1,5 +1,7 @@
 //! What a process has for its VMs, and the life of one, from its assembly to its end.
 
+use std::time::{Duration, Instant};
+
 use outboard_device::limits;
 
 use super::door::Door;
@@ -16,6 +18,9 @@ use super::{Last, State, Vm};
 use crate::config::{Description, LogConfig, VmConfig};
 use crate::logs::{self, Logs};
 use crate::{monitor, plugin};
+
+/// How long an event may be on its way.
+const COMING: Duration = Duration::from_secs(1);
 
 /// What a process has for its VMs, one after the other.
 pub(super) struct Process {
@@ -192,7 +197,12 @@ fn over(last: Last, door: &Door, description: Description) -> Over {
 /// What has ended the VM before it began. Other signals and requests stay in the inbox.
 fn early_end(inbox: &Inbox, events: &Events) -> Option<Last> {
     let mut last = None;
-    for event in inbox.there() {
+    let mut there = inbox.there();
+    if events.is_urgent() && !there.iter().any(Event::ends_the_vm) {
+        // It is told that something comes before that has come.
+        there.extend(inbox.next(Instant::now().checked_add(COMING)));
+    }
+    for event in there {
         match event {
             event if last.is_some() || !event.ends_the_vm() => {
                 if matches!(event, Event::Signal(_) | Event::Asked(_)) {
@@ -242,7 +252,6 @@ fn open_logs(config: &VmConfig) -> Result<Logs, VmError> {
 mod tests {
     use std::pin::pin;
     use std::task::{Context, Waker};
-    use std::time::Instant;
 
     use super::*;
 
