@@ -286,7 +286,12 @@ fn a_worker_with_a_fault_fails_its_own_device() {
         let (mut host, stream) = Daemon::spawn(&program, ["--plugin", &plugin]).unwrap();
         let (mut driver, _) = ask(stream, Duration::from_millis(100));
         assert!(needs_reset(&mut driver, LATE), "{fault}: {}", host.words());
-        assert!(host.words().contains(words), "{fault}: {}", host.words());
+        // The status is read by another thread than the one that tells why.
+        let end = Instant::now() + LATE;
+        while !host.words().contains(words) {
+            assert!(Instant::now() < end, "{fault}: {}", host.words());
+            std::thread::sleep(Duration::from_millis(5));
+        }
         driver.reset().unwrap();
         assert_eq!(driver.connection().status().unwrap() & NEEDS_RESET, 0);
         assert!(host.is_alive());
