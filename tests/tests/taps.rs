@@ -14,11 +14,11 @@ use outboard_tests::traces::Home;
 use serde_json::json;
 
 /// What whoever misspelt a name has to be told.
-fn told(name: &str) -> [String; 4] {
+fn told(name: &str, queues: &str) -> [String; 4] {
     [
         format!("Tap '{name}' does not exist"),
         "net0".into(),
-        format!("ip tuntap add dev {name} mode tap"),
+        format!("ip tuntap add dev {name} mode tap{queues} user"),
         "create=on".into(),
     ]
 }
@@ -38,21 +38,21 @@ fn a_misspelt_name_is_an_error_and_makes_no_tap() {
         return;
     }
     let home = home();
-    let told = told("ob-typo");
-    let told: Vec<&str> = told.iter().map(String::as_str).collect();
-    for net in [
-        "tap=ob-typo",
-        "tap=ob-typo,create=off",
-        "tap=ob-typo,queues=2",
+    let (one, two) = (told("ob-typo", ""), told("ob-typo", " multi_queue"));
+    let [one, two] = [&one, &two].map(|told| told.each_ref().map(String::as_str));
+    for (net, told) in [
+        ("tap=ob-typo", &one),
+        ("tap=ob-typo,create=off", &one),
+        ("tap=ob-typo,queues=2", &two),
     ] {
-        refused(&home, run(&["--net", net]), FAILED, &told);
+        refused(&home, run(&["--net", net]), FAILED, told);
         assert!(!exists("ob-typo"), "{net} made it");
     }
     let text = "kernel = 'kernel'\nserial = 'off'\n[[net]]\ntap = 'ob-typo'\n";
     fs::write(home.path().join("vm.toml"), text).unwrap();
     let mut file = Command::new(daemon("outboard"));
     file.args(["run", "vm.toml"]);
-    refused(&home, file, FAILED, &told);
+    refused(&home, file, FAILED, &one);
     assert!(!exists("ob-typo"), "the file made it");
 }
 

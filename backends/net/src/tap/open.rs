@@ -37,13 +37,15 @@ pub enum TapError {
     /// There is an interface of this name, which is no tap.
     #[error(
         "Interface '{name}' is {what}, not a tap: give the name of one, or make one with {}",
-        make("NAME")
+        make("NAME", *several)
     )]
     Kind {
         /// The interface.
         name: String,
         /// What it is.
         what: &'static str,
+        /// Several queues are wanted.
+        several: bool,
     },
     /// The kernel makes no taps, or not for us.
     #[error("Cannot open {TUN}, which taps are made with: {remedy}")]
@@ -59,27 +61,31 @@ pub enum TapError {
     Busy(String),
     /// It was made without the flag for several.
     #[error(
-        "Tap '{0}' has one queue only: remove it, then run `sudo ip tuntap add dev {0} mode tap \
-         multi_queue user $USER && sudo ip link set {0} up`, or choose one queue"
+        "Tap '{0}' has one queue only: remove it, then run {command}, or choose one queue",
+        command = make(.0, true)
     )]
     OneQueue(String),
     /// There is none, and nobody has asked for one.
     #[error(
         "Tap '{name}' does not exist: run {}, or have the card make it with create=on (--create)",
-        make(name)
+        make(name, *several)
     )]
     Missing {
         /// The tap.
         name: String,
+        /// Several queues are wanted.
+        several: bool,
     },
     /// There is none, and we may not make one.
     #[error(
         "Tap '{name}' does not exist, and making one is not permitted: run {}",
-        make(name)
+        make(name, *several)
     )]
     NotPermitted {
         /// The tap.
         name: String,
+        /// Several queues are wanted.
+        several: bool,
         /// The system's reason.
         #[source]
         source: io::Error,
@@ -87,11 +93,13 @@ pub enum TapError {
     /// There is one, and it belongs to someone else.
     #[error(
         "Tap '{name}' exists but this user may not use it: remove it, then run {}",
-        make(name)
+        make(name, *several)
     )]
     NotOurs {
         /// The tap.
         name: String,
+        /// Several queues are wanted.
+        several: bool,
         /// The system's reason.
         #[source]
         source: io::Error,
@@ -132,9 +140,12 @@ pub enum TapError {
     },
 }
 
-/// The command that makes a tap we may use.
-fn make(name: &str) -> String {
-    format!("`sudo ip tuntap add dev {name} mode tap user $USER && sudo ip link set {name} up`")
+/// The command that makes a tap we may use, of one queue or for several.
+fn make(name: &str, several: bool) -> String {
+    let queues = if several { " multi_queue" } else { "" };
+    format!(
+        "`sudo ip tuntap add dev {name} mode tap{queues} user $USER && sudo ip link set {name} up`"
+    )
 }
 
 /// What to do about a tap that does not exist.
@@ -169,7 +180,8 @@ impl Tap {
     pub fn make(subnet: Subnet) -> Result<Self, TapError> {
         let device = open_tun()?;
         let asked = NEW;
-        ioctl::attach(device.as_fd(), asked, MODE).map_err(|e| attach_error(asked, false, e))?;
+        ioctl::attach(device.as_fd(), asked, MODE)
+            .map_err(|e| attach_error(asked, false, false, e))?;
         let failed = |name: &str, what| {
             let name = name.to_owned();
             move |source| TapError::Failed { what, name, source }
@@ -192,10 +204,11 @@ impl Tap {
         {
             return Err(TapError::Name(name.to_owned()));
         }
-        let existing = existing(name)?;
+        let existing = existing(name, several)?;
         if existing == Existing::None && absent == IfAbsent::Refuse {
             return Err(TapError::Missing {
                 name: name.to_owned(),
+                several,
             });
         }
         let device = open_tun()?;
@@ -210,7 +223,7 @@ impl Tap {
         let wanted = if several { libc::IFF_MULTI_QUEUE } else { 0 };
         let queues = made_for.unwrap_or(wanted);
         ioctl::attach(device.as_fd(), name, MODE | queues)
-            .map_err(|source| attach_error(name, existing != Existing::None, source))?;
+            .map_err(|source| attach_error(name, several, existing != Existing::None, source))?;
         if existing == Existing::None {
             ioctl::bring_up(name).map_err(|source| TapError::Failed {
                 what: "bring up",
@@ -271,7 +284,7 @@ enum Existing {
     Unknown,
 }
 
-fn existing(name: &str) -> Result<Existing, TapError> {
+fn existing(name: &str, several: bool) -> Result<Existing, TapError> {
     match if_nametoindex(name) {
         Ok(_) => {}
         Err(Errno::ENODEV | Errno::ENXIO) => return Ok(Existing::None),
@@ -291,6 +304,7 @@ fn existing(name: &str) -> Result<Existing, TapError> {
     let kind = |what| TapError::Kind {
         name: name.to_owned(),
         what,
+        several,
     };
     let text = std::fs::read_to_string(interface.join("tun_flags"))
         .map_err(|_| kind("another kind of interface"))?;
@@ -312,12 +326,20 @@ fn device_remedy(error: &io::Error) -> &'static str {
     }
 }
 
-fn attach_error(name: &str, exists: bool, source: io::Error) -> TapError {
+fn attach_error(name: &str, several: bool, exists: bool, source: io::Error) -> TapError {
     let name = name.to_owned();
     match source.raw_os_error() {
         Some(libc::EBUSY) => TapError::Busy(name),
-        Some(libc::EPERM) if exists => TapError::NotOurs { name, source },
-        Some(libc::EPERM) => TapError::NotPermitted { name, source },
+        Some(libc::EPERM) if exists => TapError::NotOurs {
+            name,
+            several,
+            source,
+        },
+        Some(libc::EPERM) => TapError::NotPermitted {
+            name,
+            several,
+            source,
+        },
         _ => TapError::Failed {
             what: "attach to",
             name,
@@ -358,7 +380,11 @@ mod tests {
             for part in [&name, "does not exist", "ip tuntap add", "create=on"] {
                 assert!(message.contains(part), "no {part} in {message}");
             }
-            assert_eq!(existing(&name).unwrap(), Existing::None, "none was made");
+            assert_eq!(
+                existing(&name, false).unwrap(),
+                Existing::None,
+                "none was made"
+            );
         }
     }
 
@@ -400,22 +426,31 @@ mod tests {
         assert_ne!(again.able(), 0);
         again.set_offload(again.able()).unwrap();
         drop(again);
-        assert_eq!(existing(&name).unwrap(), Existing::None);
+        assert_eq!(existing(&name, false).unwrap(), Existing::None);
     }
 
     #[test]
     fn a_refusal_tells_the_remedy() {
         let eperm = || io::Error::from_raw_os_error(libc::EPERM);
-        let message = attach_error("tap7", false, eperm()).to_string();
+        let message = attach_error("tap7", false, false, eperm()).to_string();
         assert!(
             message.contains("ip tuntap add dev tap7 mode tap"),
             "{message}"
         );
+        for exists in [false, true] {
+            for several in [false, true] {
+                let message = attach_error("t", several, exists, eperm()).to_string();
+                assert_eq!(message.contains(" multi_queue "), several, "{message}");
+            }
+        }
         assert!(matches!(
-            attach_error("t", true, eperm()),
+            attach_error("t", false, true, eperm()),
             TapError::NotOurs { .. }
         ));
         let busy = io::Error::from_raw_os_error(libc::EBUSY);
-        assert!(matches!(attach_error("t", true, busy), TapError::Busy(_)));
+        assert!(matches!(
+            attach_error("t", false, true, busy),
+            TapError::Busy(_)
+        ));
     }
 }
