@@ -185,11 +185,16 @@ impl<T: RustVmmDevice> Device for Adapted<T> {
         })?;
         let listeners = listeners.map_err(|e| DeviceError::io("give the backend memory", e))?;
         let queues = place.first..place.first.saturating_add(place.count.into());
+        let posted = queues.clone();
+        let posted = posted
+            .map(|queue| self.device.posts_buffers(queue))
+            .collect();
         let rings = Rings {
             memory: self.memory.shared(),
             region,
             size,
             queues,
+            posted,
         };
         let backend = Arc::clone(&self.backend);
         Ok(Worker::queues(BackendWorker::new(

@@ -40,6 +40,8 @@
 //! - Use `VringEpollHandler`, which only that crate can make: see [`RustVmmDevice::listeners`].
 //! - Call the frontend back (`set_backend_req_fd`, shared objects, shared memory regions, a GPU socket), save
 //!   its state (`set_device_state_fd`), or do without a driver of virtio 1.0.
+//! - Keep a request that it has taken for as long as it likes: a stop waits for the answer, except on queues of
+//!   [posted buffers](RustVmmDevice::posts_buffers).
 //! - Share a queue between threads, or give a thread queues that do not follow each other.
 //! - Choose ring features: bits 24 to 49 are the engine's. `set_event_idx(false)` is what it hears.
 //!
@@ -81,6 +83,15 @@ pub trait RustVmmDevice: Send + 'static {
 
     /// Makes the backend: once, and again by the reset after it has panicked.
     fn backend(&self) -> Result<Self::Backend, DeviceError>;
+
+    /// Whether the driver posts buffers into this queue, which the backend takes and keeps until something happens
+    /// outside: input, packets, captured sound. When a queue stops, posted buffers are given back; on every other
+    /// queue whatever the backend has taken is waited for, without a limit, since whoever serves the queue next
+    /// would do it again while this backend may still be doing it.
+    fn posts_buffers(&self, queue: u32) -> bool {
+        let _ = queue;
+        false
+    }
 
     /// What the device would register with the `VringEpollHandler` of this thread before it serves. Asked when
     /// the thread's first queue starts.

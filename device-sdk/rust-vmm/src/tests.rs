@@ -48,6 +48,8 @@ enum Habit {
     Panics,
     /// Returns an error.
     Fails,
+    /// Takes a request, and answers it when its bell rings.
+    Holds,
     /// Answers a request each second time that its bell rings.
     Rings,
 }
@@ -58,6 +60,7 @@ struct Backend {
     late: Sender<(Chain, VringRwLock)>,
     bell: Arc<File>,
     rung: u32,
+    held: Option<Chain>,
 }
 
 /// Answers a chain: what the driver may see of it is written, and how much was.
@@ -142,11 +145,23 @@ impl VhostUserBackendMut for Backend {
             }
             return Ok(());
         }
+        if event == BELL {
+            (&*self.bell).read_exact(&mut [0; 8])?;
+            return match self.held.take() {
+                Some(chain) => answer(&chain, vring, self.habit),
+                None => Ok(()),
+            };
+        }
         assert_eq!(event, 0);
         while let Some(chain) = self.next(vring) {
             match self.habit {
                 Habit::Panics => panic!("not this one"),
                 Habit::Fails => return Err(io::Error::other("not this one")),
+                Habit::Holds => {
+                    // That it has it.
+                    self.late.send((chain.clone(), vring.clone())).unwrap();
+                    self.held = Some(chain);
+                }
                 Habit::Late | Habit::Never => self.late.send((chain, vring.clone())).unwrap(),
                 habit => answer(&chain, vring, habit)?,
             }
@@ -182,7 +197,13 @@ impl RustVmmDevice for Maker {
             late: self.late.clone(),
             bell: Arc::clone(&self.bell),
             rung: 0,
+            held: None,
         }))
+    }
+
+    fn posts_buffers(&self, queue: u32) -> bool {
+        assert_eq!(queue, 0);
+        self.habit == Habit::Never
     }
 
     fn listeners(&self, _: &Self::Backend, thread: usize) -> io::Result<Vec<Listener>> {
@@ -336,6 +357,40 @@ fn a_request_without_an_answer_goes_back_and_a_late_answer_nowhere() {
     answer(&again, &anew, Habit::Never).unwrap();
     assert_eq!(rig.wait().token, at);
     assert_eq!(rig.read(at, 4), b"ABCD");
+}
+
+/// Longer than posted buffers are waited for.
+const WORK: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_request_that_is_worked_on_is_waited_for() {
+    let mut rig = Rig::new(Habit::Late);
+    let at = rig.send(b"abcd", 10);
+    let (chain, vring) = rig.taken();
+    let works = thread::spawn(move || {
+        thread::sleep(WORK);
+        answer(&chain, &vring, Habit::Late).unwrap();
+    });
+    assert_eq!(rig.driver().stop_queue(0).unwrap(), 1);
+    works.join().unwrap();
+    assert_eq!(rig.wait().token, at);
+    assert_eq!(rig.read(at, 5), b"ABCD.");
+}
+
+#[test]
+fn what_a_backend_works_with_is_heard_while_it_is_waited_for() {
+    let mut rig = Rig::new(Habit::Holds);
+    let at = rig.send(b"abcd", 10);
+    drop(rig.taken());
+    let bell = Arc::clone(&rig.bell);
+    let rings = thread::spawn(move || {
+        thread::sleep(WORK);
+        (&*bell).write_all(&1_u64.to_ne_bytes()).unwrap();
+    });
+    assert_eq!(rig.driver().stop_queue(0).unwrap(), 1);
+    rings.join().unwrap();
+    assert_eq!(rig.wait().token, at);
+    assert_eq!(rig.read(at, 5), b"ABCD.");
 }
 
 #[test]

@@ -21,8 +21,7 @@ use crate::shadow::{Shadow, Staged, footprint};
 /// Requests offered before the backend is called.
 const BATCH: usize = 128;
 
-/// When rings stop, requests that the backend has taken and not answered are waited for so long: some it
-/// works on, others it holds until something happens outside, and it does not say which.
+/// When rings stop, posted buffers that the backend has taken are waited for so long: it may be filling one.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What the rings of a group are made of.
@@ -34,6 +33,8 @@ pub(crate) struct Rings<B: MemoryBitmap> {
     pub(crate) size: u16,
     /// The group's queues, by their index in the device.
     pub(crate) queues: Range<u32>,
+    /// Of each, whether what is in it are posted buffers.
+    pub(crate) posted: Vec<bool>,
 }
 
 /// See the module.
@@ -46,11 +47,14 @@ pub(crate) struct BackendWorker<B: VhostUserBackend<Bitmap: MemoryBitmap>> {
     /// As `handle_event` wants them, and their other halves, in the same order.
     vrings: Vec<B::Vring>,
     shadows: Vec<Shadow<B::Bitmap>>,
+    posted: Vec<bool>,
     /// Signalled by the backend, which may answer on any thread.
     calls: Vec<OwnedFd>,
     listeners: Vec<Listener>,
     /// Set once the rings are stopping.
     patience: Option<Instant>,
+    /// What failed may never answer.
+    failed: bool,
 }
 
 impl<B: VhostUserBackend<Bitmap: MemoryBitmap>> BackendWorker<B> {
@@ -66,6 +70,7 @@ impl<B: VhostUserBackend<Bitmap: MemoryBitmap>> BackendWorker<B> {
             region,
             size,
             queues,
+            posted,
         } = rings;
         let mut worker = Self {
             backend,
@@ -73,9 +78,11 @@ impl<B: VhostUserBackend<Bitmap: MemoryBitmap>> BackendWorker<B> {
             first: queues.start,
             vrings: Vec::new(),
             shadows: Vec::new(),
+            posted,
             calls: Vec::new(),
             listeners,
             patience: None,
+            failed: false,
         };
         for place in 0..queues.len() as u64 {
             let at = footprint(size).saturating_mul(place);
@@ -168,6 +175,28 @@ impl<B: VhostUserBackend<Bitmap: MemoryBitmap>> BackendWorker<B> {
         self.shadows.iter().map(Shadow::in_flight).sum()
     }
 
+    /// Whether there are answers that a stop waits for. What has been taken is under way, and would be done twice
+    /// if it were given back; posted buffers are held until something happens outside.
+    fn is_working(&self) -> bool {
+        let late = self.patience.is_none_or(|end| Instant::now() >= end);
+        let mut rings = self.shadows.iter().zip(&self.posted);
+        rings.any(|(shadow, posted)| shadow.in_flight() > 0 && !(late && (*posted || self.failed)))
+    }
+
+    fn turn(&mut self, queues: &mut [Queue]) -> Result<Progress, DeviceError> {
+        let mut worked = false;
+        for (place, queue) in queues.iter_mut().enumerate() {
+            worked |= self.offer(place, queue)?;
+        }
+        worked |= self.listen()?;
+        worked |= self.collect(queues)?;
+        Ok(match self.in_flight() {
+            _ if worked => Progress::Worked,
+            0 => Progress::Idle,
+            _ => Progress::Waiting,
+        })
+    }
+
     /// Ends the rings for the backend, as `GET_VRING_BASE` does.
     fn stop_rings(&self) -> Result<(), DeviceError> {
         for (index, vring) in (self.first..).zip(&self.vrings) {
@@ -219,17 +248,9 @@ where
     B: VhostUserBackend<Bitmap: MemoryBitmap, Vring: Send>,
 {
     fn run(&mut self, queues: &mut [Queue], _ready: Ready) -> Result<Progress, DeviceError> {
-        let mut worked = false;
-        for (place, queue) in queues.iter_mut().enumerate() {
-            worked |= self.offer(place, queue)?;
-        }
-        worked |= self.listen()?;
-        worked |= self.collect(queues)?;
-        Ok(match self.in_flight() {
-            _ if worked => Progress::Worked,
-            0 => Progress::Idle,
-            _ => Progress::Waiting,
-        })
+        let turned = self.turn(queues);
+        self.failed |= turned.is_err();
+        turned
     }
 
     fn event_fds(&self) -> Vec<Watch<'_>> {
@@ -240,7 +261,9 @@ where
     }
 
     fn poll(&mut self, queues: &mut [Queue]) -> Result<Progress, DeviceError> {
-        Ok(if self.collect(queues)? {
+        let collected = self.collect(queues);
+        self.failed |= collected.is_err();
+        Ok(if collected? {
             Progress::Worked
         } else {
             Progress::Idle
@@ -248,10 +271,20 @@ where
     }
 
     fn drain(&mut self, queues: &mut [Queue]) -> Result<Progress, DeviceError> {
-        let wound_up = self.wind_up(queues);
-        let late = self.patience.is_none_or(|end| Instant::now() >= end);
-        if wound_up.is_ok() && self.in_flight() > 0 && !late {
-            return Ok(Progress::Waiting);
+        let wound_up = self.wind_up(queues).and_then(|()| {
+            if !self.is_working() {
+                return Ok(None);
+            }
+            // What it works with may be a descriptor that it listens to.
+            let more = !self.failed && self.listen()?;
+            Ok(Some(if more {
+                Progress::Worked
+            } else {
+                Progress::Waiting
+            }))
+        });
+        if let Ok(Some(progress)) = wound_up {
+            return Ok(progress);
         }
         // The rest is for whoever serves the queues next: an answer to it would find no ring.
         for (shadow, queue) in self.shadows.iter_mut().zip(queues) {
@@ -259,6 +292,6 @@ where
                 queue.give_back(request);
             }
         }
-        wound_up.map(|()| Progress::Idle)
+        wound_up.map(|_| Progress::Idle)
     }
 }

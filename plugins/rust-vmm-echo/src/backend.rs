@@ -10,7 +10,7 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, Gues
 use vmm_sys_util::epoll::EventSet;
 
 /// The console's queues (virtio 1.2, section 5.3.2): what it says, and what it is told.
-const RX: u16 = 0;
+pub(crate) const RX: u16 = 0;
 const TX: u16 = 1;
 
 /// Bytes kept of what could not be said yet.

@@ -38,4 +38,8 @@ impl RustVmmDevice for Echo {
     fn backend(&self) -> Result<Self::Backend, DeviceError> {
         Ok(RwLock::default())
     }
+
+    fn posts_buffers(&self, queue: u32) -> bool {
+        queue == u32::from(backend::RX)
+    }
 }

@@ -40,4 +40,9 @@ impl RustVmmDevice for Sound {
         let backend = VhostUserSoundBackend::new(config).map_err(DeviceError::other)?;
         Ok(Arc::new(backend))
     }
+
+    fn posts_buffers(&self, queue: u32) -> bool {
+        // Events, and what is captured.
+        matches!(queue, 1 | 3)
+    }
 }
