@@ -9,7 +9,7 @@ use std::path::Path;
 use outboard_device::DeviceError;
 use outboard_device::plugin::{Board, Options};
 
-use crate::outlet::Outlet;
+use crate::outlet::{Outlet, Reader};
 
 /// How much output is kept for a reader that does not read, in bytes.
 pub(crate) const OUTPUT_LIMIT: usize = 256 << 10;
@@ -45,14 +45,17 @@ pub(crate) enum Input {
 }
 
 impl Far {
-    pub(crate) fn from_options(options: &Options<'_>) -> Result<Self, DeviceError> {
+    /// Of the port whose base is `port`.
+    pub(crate) fn from_options(options: &Options<'_>, port: u64) -> Result<Self, DeviceError> {
         let failed = |what: String| move |error| DeviceError::io(what, error);
         let end = match (options.path("path"), options.number("fd")) {
             (None, None) => End::Nowhere,
             (Some(path), None) => {
-                End::open(path).map_err(failed(format!("open path={}", path.display())))?
+                End::open(path, port).map_err(failed(format!("open path={}", path.display())))?
             }
-            (None, Some(fd)) => End::socket(own(fd).map_err(failed(format!("take fd={fd}")))?),
+            (None, Some(fd)) => {
+                End::socket(own(fd).map_err(failed(format!("take fd={fd}")))?, port)
+            }
             (Some(_), Some(_)) => {
                 return Err(DeviceError::other("path and fd are two ends; give one"));
             }
@@ -61,6 +64,7 @@ impl Far {
             None => None,
             Some(fd) => Some(Copy::new(
                 own(fd).map_err(failed(format!("take copy-fd={fd}")))?,
+                port,
             )),
         };
         Ok(Self { end, copy })
@@ -125,18 +129,18 @@ impl Write for Far {
 }
 
 impl End {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path, port: u64) -> io::Result<Self> {
         if let Ok(socket) = UnixStream::connect(path) {
             socket.set_nonblocking(true)?;
-            return Ok(Self::socket(socket));
+            return Ok(Self::socket(socket, port));
         }
         let file = File::options().append(true).create(true).open(path)?;
         Ok(Self::File(file))
     }
 
-    fn socket(socket: UnixStream) -> Self {
+    fn socket(socket: UnixStream, port: u64) -> Self {
         Self::Socket {
-            outlet: Outlet::new(socket, OUTPUT_LIMIT),
+            outlet: Outlet::new(socket, Reader::console(port), OUTPUT_LIMIT),
             open: true,
         }
     }
@@ -161,9 +165,9 @@ struct Copy {
 }
 
 impl Copy {
-    fn new(socket: UnixStream) -> Self {
+    fn new(socket: UnixStream, port: u64) -> Self {
         Self {
-            outlet: Outlet::new(socket, COPY_LIMIT),
+            outlet: Outlet::new(socket, Reader::log(port), COPY_LIMIT),
             line: Vec::new(),
         }
     }

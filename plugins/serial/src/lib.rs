@@ -72,13 +72,14 @@ impl FromOptions for Serial {
 
     fn from_options(options: &Options<'_>) -> Result<Self, DeviceError> {
         let line = Line::default();
+        let base = options.number("base").unwrap_or(0x2f8);
         Ok(Self {
-            base: options.number("base").unwrap_or(0x2f8),
+            base,
             irq: options
                 .number("irq")
                 .and_then(|n| n.try_into().ok())
                 .unwrap_or(u32::MAX),
-            uart: Uart::new(line.clone(), Far::from_options(options)?),
+            uart: Uart::new(line.clone(), Far::from_options(options, base)?),
             line,
             board: None,
             input_waits: false,
