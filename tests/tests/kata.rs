@@ -20,10 +20,12 @@ const GO: &str = "Host: localhost\r\nUser-Agent: OpenAPI-Generator/1.0.0/go\r\n\
                   Accept: application/json\r\nAccept-Encoding: gzip\r\n\
                   Content-Type: application/json\r\n";
 
-/// How long they wait: for `vm.create` and `vm.boot` together, for a device, for anything else.
-const BOOT: Duration = Duration::from_secs(10);
-const HOTPLUG: Duration = Duration::from_secs(5);
-const ANSWER: Duration = Duration::from_secs(1);
+/// Ten times as long as they wait, for a test's machine may be busy: for `vm.create` and `vm.boot` together
+/// (10 s), for a device (5 s), for the process to be gone (3 s), for anything else (1 s).
+const BOOT: Duration = Duration::from_secs(100);
+const HOTPLUG: Duration = Duration::from_secs(50);
+const END: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(10);
 
 fn within<T>(time: Duration, what: impl FnOnce() -> T) -> T {
     let begin = Instant::now();
@@ -205,8 +207,7 @@ fn the_client_in_go_has_its_vm() {
         assert_eq!(done, (204, Value::Null), "{what}");
         assert_eq!(state(&mut wire), after);
     }
-    // It waits 3 s for the process to be gone.
-    within(Duration::from_secs(3), || {
+    within(END, || {
         assert_eq!(wire.ask("PUT", "vmm.shutdown", None), (204, Value::Null));
         assert_eq!(vmm.end().code(), Some(0));
     });
@@ -292,7 +293,7 @@ fn the_client_in_rust_has_its_vm() {
     });
     assert_eq!(state(&mut wire), "Running");
     plug(&mut wire, &drive(&more, false, "Raw").to_string(), &serial);
-    within(Duration::from_secs(3), || {
+    within(END, || {
         assert_eq!(wire.ask("PUT", "vmm.shutdown", None), (204, Value::Null));
         assert_eq!(vmm.end().code(), Some(0));
     });

@@ -58,6 +58,7 @@ impl Port {
 mod tests {
     use std::io::{Read, Write};
     use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
     use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -70,6 +71,8 @@ mod tests {
 
     const DATA: u64 = layout::COM1.start as u64;
     const LINE_STATUS: u64 = DATA + 5;
+    /// Reached only by a failing test.
+    const LIMIT: Duration = Duration::from_secs(30);
 
     /// The port on a bus, by the way that every plugin's registers take.
     fn attached(port: &Port) -> (Registers, Arc<Bus>) {
@@ -95,7 +98,9 @@ mod tests {
         }
         console.write_all(b"root").unwrap();
         let mut status = [0];
+        let end = Instant::now() + LIMIT;
         while status[0] & 1 == 0 {
+            assert!(Instant::now() < end, "no input comes");
             ports.read(LINE_STATUS, &mut status);
         }
         let mut byte = [0];

@@ -174,7 +174,9 @@ mod tests {
         let (mut stream, transcript) = Transcript::begin(log).unwrap();
         stream.write_all(b"on").unwrap();
         stream.write_all(b"e\r\ntwo\nlog").unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
         while read().lines().count() < 2 {
+            assert!(Instant::now() < end, "{}", read());
             std::thread::yield_now();
         }
         stream.write_all(b"in: ").unwrap();
