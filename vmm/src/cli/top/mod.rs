@@ -21,7 +21,7 @@ use clap::Args;
 use super::complain;
 use super::manage::{Error, finish};
 use super::say::{Output, answer, complain as remark, print};
-use watch::Watches;
+use watch::{GLANCE, PATIENCE, Watches};
 
 /// How often a key, a signal or the next sample is looked for.
 const PACE: Duration = Duration::from_millis(50);
@@ -77,6 +77,8 @@ impl Top {
 
     /// One sample, or one after the other in JSON until the VM ends or nobody reads.
     fn print(&self, watches: &mut Watches) -> Result<ExitCode, Error> {
+        let single = self.once || self.output == Output::Text;
+        let patience = if single { PATIENCE } else { GLANCE };
         loop {
             let end = Instant::now() + self.interval;
             while let left = end.saturating_duration_since(Instant::now())
@@ -85,9 +87,14 @@ impl Top {
                 std::thread::sleep(PACE.min(left));
                 watches.keep_up();
             }
-            let samples = watches.samples();
+            let samples = watches.samples(patience);
             if samples.is_empty() && self.name.is_none() && self.output == Output::Text {
-                return Ok(answer("No VM runs\n", ExitCode::SUCCESS));
+                // Others may have come meanwhile.
+                watches.meet()?;
+                if watches.is_empty() {
+                    return Ok(answer("No VM runs\n", ExitCode::SUCCESS));
+                }
+                continue;
             }
             for (index, sample) in samples.iter().enumerate() {
                 let text = match self.output {
@@ -108,7 +115,7 @@ impl Top {
                 remark(&ended(name));
                 return Ok(ExitCode::SUCCESS);
             }
-            if self.once || self.output == Output::Text {
+            if single {
                 return Ok(ExitCode::SUCCESS);
             }
             watches.meet()?;

@@ -124,6 +124,18 @@ impl Progress {
 pub(super) const NO_ANSWER: &str = "no answer";
 
 impl Sample {
+    /// Of one that has not answered yet.
+    pub(super) fn silent(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: NO_ANSWER,
+            seconds: 0.0,
+            vcpus: Vec::new(),
+            queues: Vec::new(),
+            processes: Vec::new(),
+        }
+    }
+
     pub(super) fn between(before: &Moment, now: &Moment, progress: &Progress) -> Self {
         let seconds = now.at.saturating_duration_since(before.at).as_secs_f64();
         let seconds = seconds.max(0.001);

@@ -15,10 +15,12 @@ use ratatui::{DefaultTerminal, Frame};
 
 use super::super::complain;
 use super::super::say::answer;
-use super::watch::Watches;
+use super::watch::{GLANCE, Watches};
 use super::{PACE, ended, text};
 
 const KEYS: &str = "q leaves, the arrows scroll";
+const FIRST: &str = "The first sample is being taken";
+const NOBODY: &str = "No VM runs";
 
 /// Why the view ends.
 enum End {
@@ -37,7 +39,7 @@ pub(super) fn run(watches: &mut Watches, interval: Duration) -> ExitCode {
         // Also puts the terminal back when something panics.
         let mut terminal = ratatui::try_init()?;
         let mut view = View {
-            lines: vec!["The first sample is being taken".to_owned()],
+            lines: vec![FIRST.to_owned()],
             scroll: 0,
         };
         view.show(&mut terminal, &mut signals, watches, interval)
@@ -121,13 +123,14 @@ impl View {
 
     /// Takes the next sample of each.
     fn take(&mut self, watches: &mut Watches) {
-        let texts: Vec<_> = watches.samples().iter().map(text::of).collect();
+        let texts: Vec<_> = watches.samples(GLANCE).iter().map(text::of).collect();
         self.lines = texts.join("\n").lines().map(str::to_owned).collect();
-        if self.lines.is_empty() {
-            self.lines.push("No VM runs".into());
-        }
         // One that has just come is met; what cannot be read now can be a second later.
         let _ = watches.meet();
+        if self.lines.is_empty() {
+            let none = watches.is_empty();
+            self.lines.push(if none { NOBODY } else { FIRST }.into());
+        }
     }
 
     fn scroll(&mut self, key: KeyCode) {
