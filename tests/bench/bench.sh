@@ -17,6 +17,8 @@ BENCH=$TARGET/release/outboard-bench
 SUBJECTS=tests/bench/subjects
 OUT=$TARGET/bench
 WARMUP=0.5
+# The results that this run has made: only those are published.
+MEASURED=
 mkdir -p "$OUT"
 if [ "${DIRECT:-}" = 1 ]; then
     need_tools fio qemu-storage-daemon
@@ -40,13 +42,14 @@ compare() {
     shift
     say "== $name"
     "$BENCH" compare --rounds "$ROUNDS" --seconds "$EACH" --warmup $WARMUP --json "$OUT/$name.jsonl" "$@"
+    MEASURED="$MEASURED $name"
 }
 
 # publish: what was measured, into the documents.
 publish() {
     [ "${PUBLISH:-}" = 1 ] || return 0
     mkdir -p docs/bench
-    cp "$OUT"/*.jsonl docs/bench/
+    for name in $MEASURED; do cp "$OUT/$name.jsonl" docs/bench/; done
     "$BENCH" docs docs/bench.md docs/plugins.md docs/performance.md README.md
 }
 
@@ -79,6 +82,7 @@ fi
 if [ -w /dev/kvm ]; then
     say "== hosts"
     "$BENCH" hosts --rounds "$ROUNDS" --json "$OUT/hosts.jsonl"
+    MEASURED="$MEASURED hosts"
 else
     say "No KVM: no figures of a device in each host."
 fi
