@@ -39,7 +39,7 @@ const FILES: &[(&str, &str)] = &[
     (
         "$XDG_RUNTIME_DIR/outboard/NAME/",
         "The sockets of a VM that runs. Without the variable /run/outboard for root, \
-         /tmp/outboard-UID for others. It goes with the VM.",
+         $TMPDIR/outboard-UID or /tmp/outboard-UID for others. It goes with the VM.",
     ),
 ];
 
