@@ -40,7 +40,7 @@ END
     *) echo "The guest runs in the $DEMO_RIG way, as DEMO_RIG says." ;;
     esac
     step "Tools: those missing are installed by apt-get, after asking"
-    need_tools busybox cpio mke2fs debugfs e2fsck ip ps xz cc
+    need_tools busybox cpio mke2fs debugfs e2fsck ip ss ps xz cc
     [ "$NET" = tap ] || need_tools passt
     [ -n "${DEMO_BIN:-}" ] || have cargo || die "no cargo: install Rust from https://rustup.rs"
     done_step

@@ -8,7 +8,7 @@ run_nested() {
     cp -R "$ROOT/tests/demo" "$place/tests/"
     cp "$ROOT/tests/rigs/lib.sh" "$ROOT/tests/rigs/kernel" "$place/tests/rigs/"
     for name in outboard $DAEMONS; do add_binaries "$tree" outboard/bin "$DEMO_BIN/$name"; done
-    add_programs "$tree" ip ps mke2fs debugfs e2fsck
+    add_programs "$tree" ip ss ps mke2fs debugfs e2fsck
     # The same shell too: busybox's takes its own commands before those in PATH.
     add_file "$(where sh)" "$tree/bin/sh"
     add_libraries "$tree" "$tree/bin/sh"

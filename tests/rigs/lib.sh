@@ -20,7 +20,7 @@ package_of() {
     busybox) echo busybox-static ;;
     cpio | xz | dpkg) [ "$1" = xz ] && echo xz-utils || echo "$1" ;;
     debugfs | mke2fs | e2fsck) echo e2fsprogs ;;
-    ip) echo iproute2 ;;
+    ip | ss) echo iproute2 ;;
     qemu-img | qemu-io) echo qemu-utils ;;
     qemu-system-x86_64) echo qemu-system-x86 ;;
     cc | c++ | gcc | g++ | ld) echo build-essential ;;
