@@ -11,8 +11,8 @@ use outboard::vm::{ConsoleInfo, Info};
 use super::manage::{Error, Named, finish};
 
 const EXAMPLES: &str = "\
-What was printed while nobody looked is shown first. Several people may look at once; the one \
-who has looked longest types. Ctrl-A x leaves, and the VM goes on.
+What was printed while nobody looked is shown first. Several people may look at once, and the \
+first of them types: when that one leaves, the next. Ctrl-A x leaves, and the VM goes on.
 
 Examples:
   outboard console web
