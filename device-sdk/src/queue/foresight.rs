@@ -13,9 +13,8 @@ use crate::request::Segment;
 /// Heads that are remembered at most: of larger rings the first ones.
 const MOST_HEADS: usize = 1024;
 
-/// Bytes of a cache line, 64, as a power of two.
-const LINE_BITS: u32 = 6;
-const LINE: usize = 1 << LINE_BITS;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Where the chains of a ring began and ended, by head.
 #[derive(Debug, Default)]
@@ -28,24 +27,19 @@ struct Ends {
     write: Lines,
 }
 
-/// A line's address in this process, and in its lowest bit whether the next one is needed too. 0 for none.
+/// Addresses in this process, in the first line of a segment and in its second; in the first once more where
+/// there is no second, which costs nothing. 0 for none.
 #[derive(Clone, Copy, Debug, Default)]
-struct Lines(usize);
+struct Lines([usize; 2]);
 
 impl Lines {
     #[inline]
     fn of(segment: Option<&Segment>) -> Self {
-        segment.map_or(Self(0), |segment| {
-            let addr = segment.addr().addr();
-            let reach = (addr % LINE).wrapping_add(segment.len());
-            Self(addr & !(LINE - 1) | usize::from(reach > LINE))
+        segment.map_or(Self::default(), |segment| {
+            let first = segment.addr().addr();
+            let reach = segment.len().saturating_sub(1).min(LINE);
+            Self([first, first.wrapping_add(reach)])
         })
-    }
-
-    /// The first, and the second where it is needed; else the first again, which costs nothing.
-    #[inline]
-    fn both(self) -> [usize; 2] {
-        [self.0, self.0.wrapping_add((self.0 & 1) << LINE_BITS)]
     }
 }
 
@@ -61,12 +55,12 @@ impl Foresight {
     #[inline]
     pub(super) fn ask(&self, head: u16) {
         if let Some(ends) = self.0.get(usize::from(head)) {
-            let [first, second] = ends.read.both();
-            to_read(first);
-            to_read(second);
-            let [first, second] = ends.write.both();
-            to_write(first);
-            to_write(second);
+            for addr in ends.read.0 {
+                to_read(addr);
+            }
+            for addr in ends.write.0 {
+                to_write(addr);
+            }
         }
     }
 
@@ -114,13 +108,13 @@ mod tests {
         let lines = |addr: usize, len| {
             // SAFETY: never touched.
             let segment = unsafe { Segment::new(std::ptr::without_provenance_mut(addr), len) };
-            Lines::of(Some(&segment)).both().map(|addr| addr & !1)
+            Lines::of(Some(&segment)).0.map(|addr| addr & !(LINE - 1))
         };
         assert_eq!(lines(0x1000, 64), [0x1000, 0x1000]);
         assert_eq!(lines(0x1000, 65), [0x1000, 0x1040]);
         assert_eq!(lines(0x103f, 1), [0x1000, 0x1000]);
         assert_eq!(lines(0x103f, 2), [0x1000, 0x1040]);
         assert_eq!(lines(0x1001, 1 << 32), [0x1000, 0x1040]);
-        assert_eq!(Lines::of(None).both(), [0, 0]);
+        assert_eq!(Lines::of(None).0, [0, 0]);
     }
 }

@@ -29,6 +29,21 @@ const DESCRIPTOR_COST: usize = 64;
 /// Bytes of an Ethernet header.
 const ETHERNET_LEN: usize = 14;
 
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    To(usize),
+    /// To every port that may have it.
+    Flood,
+    /// It is dropped, and counted.
+    Nowhere,
+}
+
+/// Addresses of the frame before, in the same turn, and the port it went to. A guest sends several frames to
+/// one place, one after another; and what the table has said of the first it would say of each, for only
+/// frames from elsewhere change it.
+type Before = Option<([[u8; 6]; 2], usize)>;
+
 /// The switch's worker.
 #[derive(Debug)]
 pub struct Forwarding {
@@ -70,6 +85,7 @@ impl Forwarding {
         let mut cost = 0usize;
         let mut now = None;
         let mut broken = None;
+        let mut before = None;
         while self.sent.len() < BURST && cost < TURN_COST {
             let [rx, tx] = groups.queues(from) else {
                 break;
@@ -85,7 +101,8 @@ impl Forwarding {
                 }
             };
             let now = *now.get_or_insert_with(|| self.began.elapsed().as_secs() as u32);
-            cost = cost.saturating_add(self.forward(groups, (from, line), &request, now));
+            let sender = (from, &**line);
+            cost = cost.saturating_add(self.forward(groups, sender, &request, now, &mut before));
             self.sent.push((request, 0));
         }
         let worked = !self.sent.is_empty();
@@ -122,6 +139,7 @@ impl Forwarding {
         (from, line): (usize, &Line),
         request: &Request,
         now: u32,
+        before: &mut Before,
     ) -> usize {
         let counters = &line.counters;
         let taken = cost(request.buffers().into(), 0);
@@ -137,42 +155,65 @@ impl Forwarding {
             counters.drops.malformed.add(1);
             return taken;
         }
+        let route = match *before {
+            Some((same, to)) if same == addresses => Route::To(to),
+            _ => self.route((from, line), addresses, now),
+        };
+        *before = None;
         let frame = Frame { addresses, rest };
-        let [destination, source] = addresses;
-        if source[0] & 1 != 0 {
-            counters.drops.malformed.add(1);
-            return taken;
+        let handed = match route {
+            Route::To(to) => {
+                *before = Some((addresses, to));
+                self.hand(groups, to, &frame)
+            }
+            Route::Flood => {
+                let handed = self.flood(groups, from, line.isolated, &frame);
+                counters.flooded.add(handed.is_some().into());
+                handed
+            }
+            Route::Nowhere => return taken,
+        };
+        if handed.is_none() {
+            counters.drops.nowhere.add(1);
+        }
+        taken.saturating_add(handed.unwrap_or_default())
+    }
+
+    /// Hears where the frame comes from, and says where it goes.
+    fn route(
+        &mut self,
+        (from, line): (usize, &Line),
+        [destination, source]: [[u8; 6]; 2],
+        now: u32,
+    ) -> Route {
+        let drops = &line.counters.drops;
+        if is_group(source) {
+            drops.malformed.add(1);
+            return Route::Nowhere;
         }
         match self.table.hear(source, from, now) {
             Heard::Here => {}
-            Heard::Unlearned => counters.unlearned.add(1),
+            Heard::Unlearned => line.counters.unlearned.add(1),
             Heard::Claimed => {
-                counters.drops.claimed.add(1);
-                return taken;
+                drops.claimed.add(1);
+                return Route::Nowhere;
             }
         }
-        let known = match destination[0] & 1 {
-            0 => self.table.find(destination, now),
-            _ => None,
-        };
-        let handed = match known {
+        if is_group(destination) {
+            return Route::Flood;
+        }
+        match self.table.find(destination, now) {
+            None => Route::Flood,
             Some(to) if to == from => {
-                counters.drops.local.add(1);
-                return taken;
+                drops.local.add(1);
+                Route::Nowhere
             }
             Some(to) if line.isolated && self.is_isolated(to) => {
-                counters.drops.isolated.add(1);
-                return taken;
+                drops.isolated.add(1);
+                Route::Nowhere
             }
-            Some(to) => self.hand(groups, to, &frame),
-            None => self.flood(groups, from, line.isolated, &frame),
-        };
-        match (handed, known) {
-            (None, _) => counters.drops.nowhere.add(1),
-            (Some(_), None) => counters.flooded.add(1),
-            (Some(_), Some(_)) => {}
+            Some(to) => Route::To(to),
         }
-        taken.saturating_add(handed.unwrap_or_default())
     }
 
     fn is_isolated(&self, port: usize) -> bool {
@@ -235,6 +276,11 @@ impl Forwarding {
             }
         }
     }
+}
+
+/// Whether an address is of a group (IEEE 802, the first byte's lowest bit), which no frame comes from.
+fn is_group([first, ..]: [u8; 6]) -> bool {
+    first & 1 != 0
 }
 
 /// What it costs to read so many descriptors for a frame, and to copy so many bytes.

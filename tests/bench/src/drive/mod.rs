@@ -3,6 +3,7 @@
 //! One thread drives all queues. It takes the time once for a batch of completions and once for a
 //! batch of new requests, so that a clock costs a request little at any depth.
 
+mod latencies;
 mod pace;
 mod sleep;
 
@@ -17,6 +18,7 @@ use crate::clock::{self, ProcessClock};
 use crate::error::{Error, Result};
 use crate::figures::Counts;
 use crate::load::Load;
+use latencies::Latencies;
 use pace::Pace;
 
 /// A queue and its requests.
@@ -82,8 +84,6 @@ pub struct Measured {
 const ROUNDS_PER_TIME: u32 = 16;
 /// A device that has completed nothing for so long is stuck.
 const STUCK: Duration = Duration::from_secs(20);
-/// The longest latency that is told apart from longer ones, in nanoseconds.
-const LONGEST: u64 = 60_000_000_000;
 /// The wish for no interrupts is good for 32768 completions; it is renewed well before.
 const RENEWAL: u32 = 8192;
 
@@ -106,7 +106,7 @@ pub fn run<L: Load>(lanes: &mut [Lane<L>], plan: &Plan<'_>) -> Result<Measured> 
     let mut last_done = Duration::ZERO;
     let mut counts = Counts::default();
     let mut before = Counts::default();
-    let mut latencies = Histogram::new_with_bounds(1, LONGEST, 3).map_err(|_| no_histogram())?;
+    let mut latencies = Latencies::new(clock.clone())?;
     let mut now = Duration::ZERO;
     let mut rounds = 0u32;
     loop {
@@ -146,13 +146,8 @@ pub fn run<L: Load>(lanes: &mut [Lane<L>], plan: &Plan<'_>) -> Result<Measured> 
                     counts.bytes += bytes;
                 }
                 if phase == Phase::Measuring {
-                    let begun = lane
-                        .begun
-                        .get(usize::from(slot))
-                        .copied()
-                        .unwrap_or(arrived);
-                    let nanos = clock.delta_as_nanos(begun, arrived);
-                    latencies.saturating_record(nanos.max(1));
+                    let begun = lane.begun.get(usize::from(slot)).copied();
+                    latencies.note(begun.unwrap_or(arrived), arrived);
                 }
                 lane.quiet = lane.quiet.saturating_sub(1);
             }
@@ -188,6 +183,7 @@ pub fn run<L: Load>(lanes: &mut [Lane<L>], plan: &Plan<'_>) -> Result<Measured> 
             std::hint::spin_loop();
         }
     }
+    let latencies = latencies.finish();
     Ok(Measured { counts, latencies })
 }
 
@@ -262,8 +258,4 @@ fn difference(after: &Counts, before: &Counts) -> Counts {
             _ => None,
         },
     }
-}
-
-fn no_histogram() -> Error {
-    Error::Unfit("no histogram of a minute in nanoseconds can be made".into())
 }
