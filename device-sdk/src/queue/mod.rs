@@ -106,7 +106,7 @@ pub struct Queue {
     tally: Option<Tally>,
     /// The ring is in another half of the process, behind the plugin ABI; there is none here.
     remote: Option<Box<Remote>>,
-    /// Emptied chains, for reuse.
+    /// Emptied chains of this queue, for reuse.
     #[allow(clippy::vec_box)] // They move between here and requests as pointers.
     pool: Vec<Box<Chain>>,
 }
@@ -201,7 +201,8 @@ impl Queue {
             return Ok(None);
         };
         self.foresee(ring, AHEAD);
-        let mut chain = self.pool.pop().unwrap_or_default();
+        let chain = self.pool.pop();
+        let mut chain = chain.unwrap_or_else(|| Box::new(Chain::of(self.index, self.origin)));
         let indirect = self.start.is_some_and(|start| start.indirect);
         let limit = ring.size().max(chain::MAX_DESCRIPTORS);
         let memory = (self.leases.memory(), &mut self.window);
@@ -245,9 +246,7 @@ impl Queue {
         chain.head = id;
         chain.span = span;
         chain.position = position;
-        chain.queue = self.index;
         chain.generation = self.leases.generation();
-        chain.origin = self.origin;
         if let Some(tally) = &mut self.tally {
             tally.taken(position);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{POOLED_SEGMENTS, Phase, Queue, QueueError};
 use crate::abi::raw::{OutboardCompletion, OutboardQueues, OutboardRequest};
 use crate::memory::Memory;
-use crate::request::{Request, Segment};
+use crate::request::{Chain, Request, Segment};
 
 /// Requests taken from the host at once.
 const BATCH: usize = 32;
@@ -105,7 +105,8 @@ impl Queue {
             return Ok(None);
         };
         remote.in_hand = remote.in_hand.saturating_add(1);
-        let mut chain = self.pool.pop().unwrap_or_default();
+        let chain = self.pool.pop();
+        let mut chain = chain.unwrap_or_else(|| Box::new(Chain::of(self.index, self.origin)));
         let count = u64::from(raw.readable).saturating_add(u64::from(raw.writable)) as usize;
         // SAFETY: the host's segments, valid as long as the request is ours; each is memory that is
         // mapped as long.
@@ -119,8 +120,6 @@ impl Queue {
         chain.readable = raw.readable as usize;
         chain.buffers = u16::try_from(count).unwrap_or(u16::MAX);
         chain.head = raw.head as u16;
-        chain.queue = self.index;
-        chain.origin = self.origin;
         chain.token = raw.token;
         Ok(Some(Request { chain }))
     }

@@ -120,6 +120,17 @@ pub(crate) struct Chain {
     pub(crate) token: u64,
 }
 
+impl Chain {
+    /// A chain with nothing in it, of a queue by its index and its identity.
+    pub(crate) fn of(queue: u16, origin: u32) -> Self {
+        Self {
+            queue,
+            origin,
+            ..Self::default()
+        }
+    }
+}
+
 impl Request {
     /// Index of the chain's first descriptor, or of a packed ring the buffer's id: unique among the
     /// requests in flight on one queue of a well-behaved guest. Below the queue size.
