@@ -107,8 +107,11 @@ fn a_vm_at_rest_is_measured() {
     ] {
         daemon(name);
     }
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("rest.jsonl");
     let output = Command::new(daemon("outboard-bench"))
-        .args(["rest", "--seconds", "1", "--rounds", "1"])
+        .args(["rest", "--seconds", "1", "--rounds", "1", "--json"])
+        .arg(&results)
         .output()
         .unwrap();
     let words = String::from_utf8_lossy(&output.stdout);
@@ -126,6 +129,9 @@ fn a_vm_at_rest_is_measured() {
         let resident = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
         assert!(resident.is_some_and(|kib| kib > 100), "{process}: {words}");
     }
+    // Three daemons' starts, the VM's, and four processes.
+    let kept = std::fs::read_to_string(results).unwrap();
+    assert_eq!(kept.lines().count(), 8, "{kept}");
 }
 
 #[test]

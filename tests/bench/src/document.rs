@@ -5,13 +5,10 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::notifications;
 use crate::record;
+use crate::rest;
 use crate::summary;
 
 const BEGIN: &str = "<!-- outboard-bench: ";
-/// Before the results' path, for a table of few columns.
-const BRIEF: &str = "brief ";
-/// For one of notifications and latency by depth.
-const NOTIFICATIONS: &str = "notifications ";
 /// What brief ones leave out.
 const DETAILS: [&str; 7] = [
     "rounds",
@@ -32,31 +29,38 @@ pub fn refresh(file: &Path, text: &str) -> Result<String> {
     };
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut fresh = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(BEGIN) {
+    let mut left = text;
+    while let Some((before, after)) = left.split_once(BEGIN) {
         let (results, after) = after
             .split_once(" -->\n")
             .ok_or_else(|| wrong("a table's first line does not end in -->"))?;
         let (_, after) = after
             .split_once(END)
             .ok_or_else(|| wrong("a table has no end"))?;
-        let rows = |path: &str| -> Result<Vec<summary::Row>> {
-            Ok(summary::rows(&record::read(&folder.join(path))?))
+        // A kind of table, unless it is the common one, and where the results are.
+        let (kind, path) = results.split_once(' ').unwrap_or(("", results));
+        let path = folder.join(path);
+        let rows = || record::read(&path).map(|records| summary::rows(&records));
+        let table = match kind {
+            "" => summary::table(&rows()?).known().markdown(),
+            "brief" => {
+                let table = summary::table(&rows()?).known();
+                table.without(&DETAILS).markdown()
+            }
+            "notifications" => notifications::table(&rows()?).markdown(),
+            "rest" => {
+                let seen = record::read(&path)?;
+                let [starts, rest] = rest::tables(&seen);
+                starts.markdown() + "\n" + &rest.markdown()
+            }
+            other => return Err(wrong(&format!("there is no kind of table called {other}"))),
         };
-        let table = if let Some(path) = results.strip_prefix(BRIEF) {
-            summary::table(&rows(path)?).known().without(&DETAILS)
-        } else if let Some(path) = results.strip_prefix(NOTIFICATIONS) {
-            notifications::table(&rows(path)?)
-        } else {
-            summary::table(&rows(results)?).known()
-        };
-        let table = table.markdown();
         for part in [before, BEGIN, results, " -->\n", &table, END] {
             fresh += part;
         }
-        rest = after;
+        left = after;
     }
-    Ok(fresh + rest)
+    Ok(fresh + left)
 }
 
 #[cfg(test)]
@@ -87,7 +91,10 @@ mod tests {
         assert_ne!(refresh(&file, &fresh).unwrap(), fresh);
         assert!(refresh(&file, &format!("{BEGIN}b.jsonl -->\n{END}")).is_err());
         assert!(refresh(&file, &format!("{BEGIN}a.jsonl -->\n")).is_err());
+        let unknown = refresh(&file, &format!("{BEGIN}pie a.jsonl -->\n{END}"));
+        assert!(unknown.unwrap_err().to_string().contains("pie"));
     }
+
     #[test]
     fn a_table_may_be_of_notifications() {
         let folder = tempfile::tempdir().unwrap();

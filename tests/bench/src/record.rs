@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::affinity::Affinity;
@@ -64,7 +65,7 @@ impl Record {
     }
 }
 
-/// A file of records, appended to line by line.
+/// A file of records, of one kind, appended to line by line.
 #[derive(Debug)]
 pub struct Log {
     file: File,
@@ -96,8 +97,8 @@ impl Log {
     }
 }
 
-/// All records of a file.
-pub fn read(path: &Path) -> Result<Vec<Record>> {
+/// All lines of a file, each of this kind.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
     let lines = text
         .lines()

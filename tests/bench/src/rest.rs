@@ -8,10 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::backend::beside_us;
 use crate::clock::ProcessClock;
 use crate::error::{Error, Result};
 use crate::guest::{self, Running};
+use crate::machine::Machine;
+use crate::table::{Table, short};
 
 /// How long any of it may take to start.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -19,8 +23,34 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// What guest memory is called in maps.
 const GUEST_MEMORY: &str = "/memfd:outboard-ram";
 
+/// What was seen, once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The machine.
+    pub machine: Machine,
+    /// What it was.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What there is to see.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// How long something took from its exec on.
+    Start {
+        /// What.
+        name: String,
+        /// How long.
+        seconds: f64,
+    },
+    /// A process of a VM at rest.
+    Process(Process),
+}
+
 /// One process of a VM.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Process {
     /// Its name, as `ps` has it.
     pub name: String,
@@ -28,10 +58,62 @@ pub struct Process {
     pub resident: u64,
     /// Of those, bytes that are nobody else's.
     pub private: u64,
-    /// CPU time in the time measured.
-    pub cpu: Duration,
-    /// Times that one of its threads woke up.
+    /// How long it was looked at.
+    pub seconds: f64,
+    /// CPU time in that time, in seconds.
+    pub cpu: f64,
+    /// Times that one of its threads woke up in it.
     pub wakes: u64,
+}
+
+/// A table of the starts, medians of what has one name, and one of the processes.
+pub fn tables(seen: &[Seen]) -> [Table; 2] {
+    let mut starts = Table::new(1, ["from exec", "ms, median", "least", "most"]);
+    let mut processes = Table::new(
+        1,
+        [
+            "at rest",
+            "resident KiB",
+            "private KiB",
+            "% of a CPU",
+            "wake-ups/s",
+        ],
+    );
+    let mut told = Vec::new();
+    for one in seen {
+        match &one.what {
+            What::Start { name, .. } if !told.contains(name) => {
+                starts.row(start(name, seen));
+                told.push(name.clone());
+            }
+            What::Start { .. } => {}
+            What::Process(process) => processes.row([
+                process.name.clone(),
+                (process.resident / 1024).to_string(),
+                (process.private / 1024).to_string(),
+                short(process.cpu / process.seconds * 100.0),
+                short(process.wakes as f64 / process.seconds),
+            ]),
+        }
+    }
+    [starts, processes]
+}
+
+/// The row of all starts of this name.
+fn start(name: &str, seen: &[Seen]) -> [String; 4] {
+    let times = seen.iter().filter_map(|one| match &one.what {
+        What::Start { name: of, seconds } if of == name => Some(*seconds),
+        _ => None,
+    });
+    let mut times: Vec<f64> = times.collect();
+    times.sort_by(f64::total_cmp);
+    let ms = |at: Option<&f64>| at.map_or("-".into(), |time| short(time * 1e3));
+    [
+        name.to_owned(),
+        ms(times.get(times.len() / 2)),
+        ms(times.first()),
+        ms(times.last()),
+    ]
 }
 
 /// Boots a guest that halts, with three devices, and looks at all its processes for `time`. From the VMM's
@@ -90,7 +172,8 @@ pub fn vm(time: Duration, stop: &AtomicBool) -> Result<(Duration, Vec<Process>)>
             name: program.rsplit('/').next().unwrap_or_default().to_owned(),
             resident,
             private,
-            cpu: cpu_now.saturating_sub(cpu),
+            seconds: time.as_secs_f64(),
+            cpu: cpu_now.saturating_sub(cpu).as_secs_f64(),
             wakes: wakes_now.saturating_sub(wakes),
         }
     });
@@ -194,4 +277,50 @@ fn resident(pid: u32) -> (u64, u64) {
 fn number(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_are_told_by_their_medians_and_processes_one_by_one() {
+        let seen = |what| Seen {
+            machine: Machine::here(),
+            what,
+        };
+        let start = |seconds| {
+            seen(What::Start {
+                name: "a daemon".into(),
+                seconds,
+            })
+        };
+        let process = seen(What::Process(Process {
+            name: "outboard".into(),
+            resident: 8 << 20,
+            private: 1 << 20,
+            seconds: 10.0,
+            cpu: 0.01,
+            wakes: 5,
+        }));
+        let all = [start(0.003), start(0.001), process, start(0.002)];
+        let lines: Vec<String> = all
+            .iter()
+            .map(|seen| serde_json::to_string(seen).unwrap())
+            .collect();
+        let read: Vec<Seen> = lines
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(read, all);
+        let [starts, processes] = tables(&all);
+        let [_, row] = starts.rows() else {
+            panic!("{starts:?}");
+        };
+        assert_eq!(*row, ["a daemon", "2.00", "1.00", "3.00"]);
+        let [_, row] = processes.rows() else {
+            panic!("{processes:?}");
+        };
+        assert_eq!(*row, ["outboard", "8192", "1024", "0.100", "0.500"]);
+    }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use outboard_bench::record;
+use outboard_bench::record::{self, Record};
 
 fn bench(folder: &Path, arguments: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_outboard-bench"))
@@ -43,7 +43,7 @@ fn what_is_compared_is_kept_and_shown_again() {
         "{shown}"
     );
     assert!(shown.contains("eventfd round trip"), "{shown}");
-    let records = record::read(&folder.join("all.jsonl")).unwrap();
+    let records = record::read::<Record>(&folder.join("all.jsonl")).unwrap();
     let of = |subject: &str| {
         records
             .iter()

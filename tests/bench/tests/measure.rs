@@ -39,7 +39,7 @@ fn measured(arguments: &str) -> Vec<Record> {
         .unwrap();
     assert!(output.status.success(), "{}", words(&output));
     let file = folder.path().join("results.jsonl");
-    let records = record::read(&file).unwrap();
+    let records: Vec<Record> = record::read(&file).unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
     for record in &records {
         assert!(table.contains(&record.case.to_string()), "{table}");

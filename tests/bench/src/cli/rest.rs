@@ -1,5 +1,6 @@
 //! `rest`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use outboard_device::daemon;
@@ -7,8 +8,10 @@ use outboard_device::daemon;
 use super::measure::stop_flag;
 use super::show::{machine, say};
 use crate::error::{Error, Result};
-use crate::table::{Table, short};
-use crate::{hosts, rest};
+use crate::hosts;
+use crate::machine::Machine;
+use crate::record::Log;
+use crate::rest::{self, Seen, What};
 
 /// How long.
 #[derive(Debug, clap::Args)]
@@ -19,6 +22,9 @@ pub(super) struct Args {
     /// How often each start is measured
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = daemon::number(1..=1000u32))]
     rounds: u32,
+    /// Keep all of it in this file, a line of JSON each, behind what is there
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// The daemons that can be started by themselves, and with what.
@@ -34,55 +40,50 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let stop = stop_flag()?;
     say(&machine());
-    let mut starts = Table::new(1, ["from exec", "ms, median", "least", "most"]);
+    let mut log = args.json.as_deref().map(Log::append).transpose()?;
+    let mut all = Vec::new();
+    let mut keep = |what| {
+        let seen = Seen {
+            machine: Machine::here(),
+            what,
+        };
+        let logged = log.as_mut().map_or(Ok(()), |log| log.write(&seen));
+        all.push(seen);
+        logged
+    };
+    let start = |name: String, time: Duration| What::Start {
+        name,
+        seconds: time.as_secs_f64(),
+    };
     for (name, arguments) in DAEMONS {
-        let times = (0..args.rounds).map(|_| rest::daemon(name, arguments));
-        starts.row(row(
-            &format!("{name} listens"),
-            times.collect::<Result<_>>()?,
-        ));
+        for _ in 0..args.rounds {
+            let time = rest::daemon(name, arguments)?;
+            keep(start(format!("{name} listens"), time))?;
+        }
     }
-    let mut times = Vec::new();
-    for _ in 1..args.rounds {
-        times.push(rest::vm(Duration::ZERO, &stop)?.0);
+    for round in 1..=args.rounds {
+        // The last one is looked at for a while.
+        let seconds = if round == args.rounds {
+            args.seconds
+        } else {
+            0
+        };
+        let (time, processes) = rest::vm(Duration::from_secs(seconds), &stop)?;
+        keep(start(
+            "outboard: the guest's first byte on ttyS0".into(),
+            time,
+        ))?;
+        if seconds > 0 {
+            processes
+                .into_iter()
+                .map(What::Process)
+                .try_for_each(&mut keep)?;
+        }
     }
-    let time = Duration::from_secs(args.seconds);
-    let (started, processes) = rest::vm(time, &stop)?;
-    times.push(started);
-    starts.row(row("outboard: the guest's first byte on ttyS0", times));
+    let [starts, processes] = rest::tables(&all);
     starts.lines().iter().for_each(|line| say(line));
-    let mut table = Table::new(
-        1,
-        [
-            "at rest",
-            "resident KiB",
-            "private KiB",
-            "% of a CPU",
-            "wake-ups/s",
-        ],
-    );
-    for process in processes {
-        table.row([
-            process.name,
-            (process.resident / 1024).to_string(),
-            (process.private / 1024).to_string(),
-            short(process.cpu.as_secs_f64() / time.as_secs_f64() * 100.0),
-            short(process.wakes as f64 / time.as_secs_f64()),
-        ]);
-    }
     say("");
-    table.lines().iter().for_each(|line| say(line));
+    processes.lines().iter().for_each(|line| say(line));
     say("Guest memory is left out. A guest of 64 MiB, halted, with a disk, a card and ttyS0.");
     Ok(())
-}
-
-fn row(name: &str, mut times: Vec<Duration>) -> [String; 4] {
-    times.sort();
-    let ms = |at: Option<&Duration>| at.map_or("-".into(), |time| short(time.as_secs_f64() * 1e3));
-    [
-        name.to_owned(),
-        ms(times.get(times.len() / 2)),
-        ms(times.first()),
-        ms(times.last()),
-    ]
 }

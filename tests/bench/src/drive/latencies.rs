@@ -67,7 +67,13 @@ mod tests {
         let clock = Clock::new();
         let mut latencies = Latencies::new(clock.clone()).unwrap();
         // Alone, together, in between, and together with none before.
-        let times = [(10, 5_000), (10, 9_000), (10, 9_000), (20, 9_000), (10, 9_000)];
+        let times = [
+            (10, 5_000),
+            (10, 9_000),
+            (10, 9_000),
+            (20, 9_000),
+            (10, 9_000),
+        ];
         let mut one_by_one = Histogram::<u64>::new_with_bounds(1, LONGEST, 3).unwrap();
         for (begun, arrived) in times {
             latencies.note(begun, arrived);
