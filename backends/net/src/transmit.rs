@@ -53,8 +53,11 @@ impl Transmit {
                 }
             }
         }
-        // Also when there was nothing to send: the cable may have room for what it kept.
-        cable.flush();
+        // Also when there was nothing to send: the cable may have room for what it kept. A frame that was
+        // refused has had it tried just now; room made since is told of, unless it is used up here.
+        if self.blocked.is_none() {
+            cable.flush();
+        }
         let sent = !self.done.is_empty();
         if sent {
             queue.complete(self.done.drain(..))?;

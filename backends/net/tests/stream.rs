@@ -4,7 +4,7 @@
 
 mod wire;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{setsockopt, sockopt};
 use outboard_device::driver::Daemon;
-use outboard_device::driver::net::{F_CSUM, F_GUEST_CSUM, F_MAC, F_MRG_RXBUF, F_STATUS};
+use outboard_device::driver::net::{F_CSUM, F_GUEST_CSUM, F_MAC, F_MRG_RXBUF, F_STATUS, TX};
 use wire::{GUEST, Guest, HOST, LIMIT, LONGEST, Peer, frame, framed, listener};
 
 #[test]
@@ -101,6 +102,52 @@ fn a_peer_that_does_not_read_holds_the_guest_up_and_loses_nothing() {
         guest.send(&nth(n));
     }
     assert!(reader.join().unwrap());
+}
+
+/// A kick has the card look at a frame it has no room for; the peer makes room at that moment, and nothing else
+/// happens.
+#[test]
+fn room_made_while_the_card_looks_at_a_frame_that_waits_is_heard_of() {
+    const ROUNDS: usize = 250;
+    const BIG: usize = 4 + LONGEST;
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    // What waits in the card is written at once where there is room.
+    setsockopt(&theirs, sockopt::SndBuf, &(1 << 20)).unwrap();
+    let (theirs, number) = inheritable(theirs);
+    let mut guest = Guest::new(&["--stream-fd", &number]);
+    drop(theirs);
+    let mut peer = Peer::new(ours);
+    let big = frame(HOST, GUEST, LONGEST, 0);
+    let mut room = vec![0; 1 << 16];
+    for round in 0..ROUNDS {
+        let (mut sent, mut stuck) = (0, 0);
+        while stuck < 20 {
+            if guest.try_send(&big) {
+                (sent, stuck) = (sent + 1, 0);
+            } else {
+                stuck += 1;
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+        let kicks = guest.driver.queue(TX).unwrap();
+        let reads = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                std::thread::sleep(Duration::from_micros(100));
+                reads.store(true, Ordering::Relaxed);
+                let mut left = sent * BIG;
+                while left > 0 {
+                    left -= peer.0.read(&mut room).unwrap();
+                }
+            });
+            while !reads.load(Ordering::Relaxed) {
+                kicks.kick().unwrap();
+            }
+            reader
+                .join()
+                .unwrap_or_else(|_| panic!("stuck in round {round}"));
+        });
+    }
 }
 
 #[test]
