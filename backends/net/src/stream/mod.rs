@@ -222,7 +222,9 @@ impl Stream {
                     }
                     continue;
                 }
-                Ok(Some(peer)) => self.welcome(state, peer),
+                Ok(Some(peer)) => self
+                    .welcome(state, peer)
+                    .inspect_err(|_| self.put_off(state)),
                 Err(error) => Err(error),
             };
             match welcomed {
@@ -265,17 +267,24 @@ impl Stream {
             warn!("The guest's link to '{}' is down: {why}{unseen}", self.name);
         }
         self.link.set(false);
-        if let Source::Dial(dial) = &mut state.source {
-            if peer.as_ref().is_some_and(Peer::proved) {
-                dial.proved();
-            }
-            if let Err(error) = dial.later() {
-                warn!("No further peer is looked for at '{}': {error}", self.name);
-            }
+        if let Source::Dial(dial) = &mut state.source
+            && peer.as_ref().is_some_and(Peer::proved)
+        {
+            dial.proved();
         }
+        self.put_off(state);
         // It sees its end after everybody here has; somebody may be waiting already.
         drop(peer);
         self.seek(state, false);
+    }
+
+    /// Another peer is dialled, where we dial, but not at once.
+    fn put_off(&self, state: &mut State) {
+        if let Source::Dial(dial) = &mut state.source
+            && let Err(error) = dial.later()
+        {
+            warn!("No further peer is looked for at '{}': {error}", self.name);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -298,5 +307,42 @@ fn short() {
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixListener;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    fn wait(fd: BorrowedFd<'_>) {
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::from(20_000u16)), Ok(1));
+    }
+
+    #[test]
+    fn a_peer_that_could_not_be_watched_is_dialled_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cable");
+        let link = Arc::new(Link::new());
+        let mut stream = Stream::connect(&path, Arc::clone(&link)).unwrap();
+        let _listener = UnixListener::bind(&path).unwrap();
+        wait(stream.as_fd());
+        // What is no epoll takes no descriptors.
+        let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let epoll = std::mem::replace(&mut stream.epoll, Epoll(null));
+        stream.wake();
+        assert!(stream.lock().peer.is_none() && !link.is_up());
+        stream.epoll = epoll;
+        // Takes the edge of the first attempt.
+        let _ = stream
+            .epoll
+            .wait(&mut [EpollEvent::empty(); 4], EpollTimeout::ZERO);
+        wait(stream.as_fd());
+        stream.wake();
+        assert!(link.is_up());
     }
 }
