@@ -316,6 +316,28 @@ fn an_inherited_stream_is_the_cable_until_it_ends() {
 }
 
 #[test]
+fn frames_that_wait_for_a_peer_go_with_it() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (theirs, number) = inheritable(theirs);
+    let mut guest = Guest::new(&["--stream-fd", &number]);
+    drop(theirs);
+    let (mut sent, mut stuck) = (0, 0);
+    while stuck < 50 {
+        assert!(sent < 100, "nothing holds the guest up");
+        if guest.try_send(&frame(HOST, GUEST, LONGEST, 0)) {
+            (sent, stuck) = (sent + 1, 0);
+        } else {
+            stuck += 1;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    // It reads no more than before: that it has gone is seen by who receives, not by who sends.
+    ours.shutdown(std::net::Shutdown::Write).unwrap();
+    guest.expect_link(false);
+    guest.send(&frame(HOST, GUEST, 100, 1));
+}
+
+#[test]
 fn passt_answers() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (theirs, number) = inheritable(theirs);

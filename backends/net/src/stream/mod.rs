@@ -159,7 +159,8 @@ impl Stream {
             Input::Lost(why) => why,
         };
         self.part(&mut state, &lost);
-        Err(io::ErrorKind::WouldBlock.into())
+        // No frame, and yet news: those that waited for this peer are to be sent, or lost.
+        Ok(Received::Runt)
     }
 
     /// Sends the readable bytes of a request, less the header, as one frame; without a peer it is
