@@ -90,7 +90,8 @@ impl Receive {
         }
         // New buffers matter only to one who lacks them.
         queue.set_kicks(starved);
-        Ok(frames > 0 && !starved)
+        // Who has taken so many may not have seen the end of the ring, where there may be some of use.
+        Ok(frames > 0 && !starved || taken >= GATHER_BUDGET)
     }
 
     /// Gives every buffer back, the last one first; those already filled, when the ring broke
