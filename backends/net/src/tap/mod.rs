@@ -1,6 +1,7 @@
 //! A tap: the host's end of the guest's cable.
 #![allow(unsafe_code)] // Frames go straight between the tap and guest memory.
 
+mod error;
 mod ioctl;
 mod open;
 
@@ -11,9 +12,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libc::iovec;
 use outboard_device::Request;
 
-pub use open::{IfAbsent, TapError};
+pub use error::{Queues, TapError};
+pub use open::IfAbsent;
 
 use crate::offload;
+
+/// The device taps are made with.
+const TUN: &str = "/dev/net/tun";
 
 /// Length of the header before each frame: `virtio_net_hdr_v1` (virtio 1.2, section 5.1.6).
 pub const HEADER_LEN: usize = 12;

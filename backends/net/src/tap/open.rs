@@ -10,12 +10,10 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
-use super::{Tap, ioctl};
+use super::error::{Queues, TapError};
+use super::{TUN, Tap, ioctl};
 use crate::inherit;
 use crate::subnet::Subnet;
-
-/// The device taps are made with.
-const TUN: &str = "/dev/net/tun";
 
 /// What the kernel makes a new tap's name from: the first number that is free.
 const NEW: &str = "vmtap%d";
@@ -25,128 +23,6 @@ const MAX_NAME: usize = 15;
 
 /// How our taps work: whole Ethernet frames, each behind a virtio header.
 const MODE: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-
-/// Why a tap cannot be had. Each names the tap and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum TapError {
-    /// No interface can have this name.
-    #[error(
-        "Tap name '{0}' is no interface name: use 1 to 15 characters without '/', '%' or spaces"
-    )]
-    Name(String),
-    /// There is an interface of this name, which is no tap.
-    #[error(
-        "Interface '{name}' is {what}, not a tap: give the name of one, or make one with {}",
-        make("NAME", *several)
-    )]
-    Kind {
-        /// The interface.
-        name: String,
-        /// What it is.
-        what: &'static str,
-        /// Several queues are wanted.
-        several: bool,
-    },
-    /// The kernel makes no taps, or not for us.
-    #[error("Cannot open {TUN}, which taps are made with: {remedy}")]
-    Device {
-        /// What to do.
-        remedy: &'static str,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// Someone else has it.
-    #[error("Tap '{0}' is in use by another process: stop that one, or choose another tap")]
-    Busy(String),
-    /// It was made without the flag for several.
-    #[error(
-        "Tap '{0}' has one queue only: remove it, then run {command}, or choose one queue",
-        command = make(.0, true)
-    )]
-    OneQueue(String),
-    /// There is none, and nobody has asked for one.
-    #[error(
-        "Tap '{name}' does not exist: run {}, or have the card make it with create=on (--create)",
-        make(name, *several)
-    )]
-    Missing {
-        /// The tap.
-        name: String,
-        /// Several queues are wanted.
-        several: bool,
-    },
-    /// There is none, and we may not make one.
-    #[error(
-        "Tap '{name}' does not exist, and making one is not permitted: run {}",
-        make(name, *several)
-    )]
-    NotPermitted {
-        /// The tap.
-        name: String,
-        /// Several queues are wanted.
-        several: bool,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// There is one, and it belongs to someone else.
-    #[error(
-        "Tap '{name}' exists but this user may not use it: remove it, then run {}",
-        make(name, *several)
-    )]
-    NotOurs {
-        /// The tap.
-        name: String,
-        /// Several queues are wanted.
-        several: bool,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// Any other failure.
-    #[error("Cannot {what} tap '{name}'")]
-    Failed {
-        /// What was tried.
-        what: &'static str,
-        /// The tap.
-        name: String,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// The number names nothing, or no tap.
-    #[error(
-        "File descriptor {fd} is not a tap: pass one that is attached to a tap with IFF_TAP, \
-         IFF_NO_PI and IFF_VNET_HDR"
-    )]
-    Fd {
-        /// The number.
-        fd: RawFd,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// The descriptor's tap works in another way.
-    #[error(
-        "Tap '{name}' on file descriptor {fd} lacks IFF_NO_PI or IFF_VNET_HDR, or is a tun: attach \
-         it with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR"
-    )]
-    Mode {
-        /// The number.
-        fd: RawFd,
-        /// The tap.
-        name: String,
-    },
-}
-
-/// The command that makes a tap we may use, of one queue or for several.
-fn make(name: &str, several: bool) -> String {
-    let queues = if several { " multi_queue" } else { "" };
-    format!(
-        "`sudo ip tuntap add dev {name} mode tap{queues} user $USER && sudo ip link set {name} up`"
-    )
-}
 
 /// What to do about a tap that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +36,7 @@ pub enum IfAbsent {
 impl Tap {
     /// Opens the tap called `name`.
     pub fn open(name: &str, absent: IfAbsent) -> Result<Self, TapError> {
-        Self::attach(name, false, absent)
+        Self::attach(name, Queues::One, absent)
     }
 
     /// Opens the tap called `name` with `count` queues, two at least. One that exists must have been
@@ -168,7 +44,7 @@ impl Tap {
     pub fn open_queues(name: &str, count: u16, absent: IfAbsent) -> Result<Vec<Self>, TapError> {
         let mut taps = Vec::new();
         for n in 0..count {
-            let mut tap = Self::attach(name, true, absent)?;
+            let mut tap = Self::attach(name, Queues::Several, absent)?;
             tap.first = n == 0;
             taps.push(tap);
         }
@@ -181,7 +57,7 @@ impl Tap {
         let device = open_tun()?;
         let asked = NEW;
         ioctl::attach(device.as_fd(), asked, MODE)
-            .map_err(|e| attach_error(asked, false, false, e))?;
+            .map_err(|e| attach_error(asked, Queues::One, Existing::None, e))?;
         let failed = |name: &str, what| {
             let name = name.to_owned();
             move |source| TapError::Failed { what, name, source }
@@ -195,7 +71,7 @@ impl Tap {
         Self::set_up(device.into(), name)
     }
 
-    fn attach(name: &str, several: bool, absent: IfAbsent) -> Result<Self, TapError> {
+    fn attach(name: &str, queues: Queues, absent: IfAbsent) -> Result<Self, TapError> {
         let fits = (1..=MAX_NAME).contains(&name.len()) && name != "." && name != "..";
         if !fits
             || !name
@@ -204,11 +80,11 @@ impl Tap {
         {
             return Err(TapError::Name(name.to_owned()));
         }
-        let existing = existing(name, several)?;
+        let existing = existing(name, queues)?;
         if existing == Existing::None && absent == IfAbsent::Refuse {
             return Err(TapError::Missing {
                 name: name.to_owned(),
-                several,
+                queues,
             });
         }
         let device = open_tun()?;
@@ -217,13 +93,15 @@ impl Tap {
             Existing::Tap(flags) => Some(flags & libc::IFF_MULTI_QUEUE),
             Existing::None | Existing::Unknown => None,
         };
-        if several && made_for == Some(0) {
-            return Err(TapError::OneQueue(name.to_owned()));
-        }
-        let wanted = if several { libc::IFF_MULTI_QUEUE } else { 0 };
-        let queues = made_for.unwrap_or(wanted);
-        ioctl::attach(device.as_fd(), name, MODE | queues)
-            .map_err(|source| attach_error(name, several, existing != Existing::None, source))?;
+        let wanted = match queues {
+            Queues::One => 0,
+            Queues::Several if made_for == Some(0) => {
+                return Err(TapError::OneQueue(name.to_owned()));
+            }
+            Queues::Several => libc::IFF_MULTI_QUEUE,
+        };
+        ioctl::attach(device.as_fd(), name, MODE | made_for.unwrap_or(wanted))
+            .map_err(|source| attach_error(name, queues, existing, source))?;
         if existing == Existing::None {
             ioctl::bring_up(name).map_err(|source| TapError::Failed {
                 what: "bring up",
@@ -267,10 +145,7 @@ fn open_tun() -> Result<File, TapError> {
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(TUN)
-        .map_err(|source| TapError::Device {
-            remedy: device_remedy(&source),
-            source,
-        })
+        .map_err(TapError::device)
 }
 
 /// The interface of a name.
@@ -284,7 +159,7 @@ enum Existing {
     Unknown,
 }
 
-fn existing(name: &str, several: bool) -> Result<Existing, TapError> {
+fn existing(name: &str, queues: Queues) -> Result<Existing, TapError> {
     match if_nametoindex(name) {
         Ok(_) => {}
         Err(Errno::ENODEV | Errno::ENXIO) => return Ok(Existing::None),
@@ -304,7 +179,7 @@ fn existing(name: &str, several: bool) -> Result<Existing, TapError> {
     let kind = |what| TapError::Kind {
         name: name.to_owned(),
         what,
-        several,
+        queues,
     };
     let text = std::fs::read_to_string(interface.join("tun_flags"))
         .map_err(|_| kind("another kind of interface"))?;
@@ -316,28 +191,18 @@ fn existing(name: &str, several: bool) -> Result<Existing, TapError> {
     Ok(Existing::Tap(flags))
 }
 
-fn device_remedy(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
-            "load the kernel's module with `sudo modprobe tun`"
-        }
-        Some(libc::EACCES | libc::EPERM) => "give this user read and write permission on it",
-        _ => "check that the kernel supports taps",
-    }
-}
-
-fn attach_error(name: &str, several: bool, exists: bool, source: io::Error) -> TapError {
+fn attach_error(name: &str, queues: Queues, existing: Existing, source: io::Error) -> TapError {
     let name = name.to_owned();
     match source.raw_os_error() {
         Some(libc::EBUSY) => TapError::Busy(name),
-        Some(libc::EPERM) if exists => TapError::NotOurs {
+        Some(libc::EPERM) if existing == Existing::None => TapError::NotPermitted {
             name,
-            several,
+            queues,
             source,
         },
-        Some(libc::EPERM) => TapError::NotPermitted {
+        Some(libc::EPERM) => TapError::NotOurs {
             name,
-            several,
+            queues,
             source,
         },
         _ => TapError::Failed {
@@ -381,7 +246,7 @@ mod tests {
                 assert!(message.contains(part), "no {part} in {message}");
             }
             assert_eq!(
-                existing(&name, false).unwrap(),
+                existing(&name, Queues::One).unwrap(),
                 Existing::None,
                 "none was made"
             );
@@ -426,30 +291,30 @@ mod tests {
         assert_ne!(again.able(), 0);
         again.set_offload(again.able()).unwrap();
         drop(again);
-        assert_eq!(existing(&name, false).unwrap(), Existing::None);
+        assert_eq!(existing(&name, Queues::One).unwrap(), Existing::None);
     }
 
     #[test]
     fn a_refusal_tells_the_remedy() {
         let eperm = || io::Error::from_raw_os_error(libc::EPERM);
-        let message = attach_error("tap7", false, false, eperm()).to_string();
+        let message = attach_error("tap7", Queues::One, Existing::None, eperm()).to_string();
         assert!(
             message.contains("ip tuntap add dev tap7 mode tap"),
             "{message}"
         );
-        for exists in [false, true] {
-            for several in [false, true] {
-                let message = attach_error("t", several, exists, eperm()).to_string();
+        for existing in [Existing::None, Existing::Tap(0), Existing::Unknown] {
+            for queues in [Queues::One, Queues::Several] {
+                let error = attach_error("t", queues, existing, eperm());
+                let message = error.to_string();
+                let several = queues == Queues::Several;
                 assert_eq!(message.contains(" multi_queue "), several, "{message}");
+                let is_there = matches!(error, TapError::NotOurs { .. });
+                assert_eq!(is_there, existing != Existing::None, "{message}");
             }
         }
-        assert!(matches!(
-            attach_error("t", false, true, eperm()),
-            TapError::NotOurs { .. }
-        ));
         let busy = io::Error::from_raw_os_error(libc::EBUSY);
         assert!(matches!(
-            attach_error("t", false, true, busy),
+            attach_error("t", Queues::One, Existing::Tap(0), busy),
             TapError::Busy(_)
         ));
     }
