@@ -235,7 +235,8 @@ impl Ready {
         events: u64::MAX,
     };
 
-    /// Whether queue `n` of the group (its position in the slice) may have new buffers.
+    /// Whether queue `n` of the group (its position in the slice) may have new buffers; always true of the
+    /// 65th and all after it.
     pub fn queue(self, n: usize) -> bool {
         n >= 64 || self.queues & (1 << n) != 0
     }
@@ -246,11 +247,12 @@ impl Ready {
     }
 
     pub(crate) fn set_queue(&mut self, n: usize) {
-        self.queues |= 1u64.checked_shl(n as u32).unwrap_or(0);
+        // Beyond the last bit every queue is always worth a look: one bit says that there is a reason to.
+        self.queues |= 1 << n.min(63);
     }
 
     pub(crate) fn set_event(&mut self, n: usize) {
-        self.events |= 1u64.checked_shl(n as u32).unwrap_or(0);
+        self.events |= 1 << n.min(63);
     }
 
     /// Whether nothing is set.
@@ -315,7 +317,8 @@ pub trait QueueWorker: Send {
     fn run(&mut self, queues: &mut [Queue], ready: Ready) -> Result<Progress, DeviceError>;
 
     /// Descriptors to be woken by. Asked once, right after the worker's thread has begun. Bit `n`
-    /// of [`Ready::event`] is the n-th of these; at most 64.
+    /// of [`Ready::event`] is the n-th of these. More than 64 are an error of the worker, which breaks the
+    /// device before [`run`](Self::run) is called: watch an epoll of your own that holds them.
     fn event_fds(&self) -> Vec<Watch<'_>> {
         Vec::new()
     }
@@ -412,5 +415,25 @@ impl DeviceEvents {
 impl std::fmt::Debug for DeviceEvents {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("DeviceEvents")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_of_a_queue_or_descriptor_beyond_the_bits_are_news() {
+        for n in [0, 1, 63, 64, 65, 1000] {
+            let mut queues = Ready::default();
+            queues.set_queue(n);
+            let mut events = Ready::default();
+            events.set_event(n);
+            assert!(!queues.is_empty() && queues.queue(n), "{n}");
+            assert!(!events.is_empty() && events.event(n), "{n}");
+        }
+        let mut ready = Ready::default();
+        ready.set_queue(62);
+        assert!(!ready.queue(61) && !ready.queue(63) && !ready.event(62));
     }
 }

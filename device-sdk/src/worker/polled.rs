@@ -20,6 +20,9 @@ use crate::queue::Queue;
 const BELL: u64 = u64::MAX;
 const EVENTS: u64 = 1 << 32;
 
+/// As many as [`Ready`] has bits for.
+const MOST_WATCHES: usize = 64;
+
 /// A busy worker hears of its descriptors every so many calls: they cost a system call to ask.
 const CALLS_PER_HARVEST: u32 = 16;
 
@@ -35,7 +38,12 @@ const DRAIN_WAIT_MS: u16 = 100;
 /// Serves until the session says stop or the worker fails, and drains. An error is the worker's.
 pub(super) fn serve(worker: &mut dyn QueueWorker, seat: &mut Seat) -> Result<(), Failure> {
     let mut waiter = Waiter::new(&seat.bell).map_err(|e| DeviceError::io("set up epoll", e))?;
-    for (n, watch) in worker.event_fds().into_iter().take(64).enumerate() {
+    let watches = worker.event_fds();
+    if watches.len() > MOST_WATCHES {
+        let many = format!("a worker watches more than {MOST_WATCHES} descriptors");
+        return Err(DeviceError::other(many).into());
+    }
+    for (n, watch) in watches.into_iter().enumerate() {
         let mut flags = EpollFlags::empty();
         flags.set(EpollFlags::EPOLLIN, watch.readable);
         flags.set(EpollFlags::EPOLLOUT, watch.writable);

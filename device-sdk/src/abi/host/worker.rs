@@ -41,7 +41,8 @@ impl PluginWorker {
         let watches = if raw.watches.is_null() {
             Vec::new()
         } else {
-            let count = raw.watch_count.min(WATCHES_MAX);
+            // One too many is enough to have the worker refused.
+            let count = raw.watch_count.min(WATCHES_MAX.saturating_add(1));
             // SAFETY: an array of the worker's (contract).
             unsafe { std::slice::from_raw_parts(raw.watches, count) }.to_vec()
         };

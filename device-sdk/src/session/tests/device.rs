@@ -28,6 +28,8 @@ pub(super) enum Way {
     Hoarding,
     /// Answers one request for each count of an eventfd of its own.
     Ticking,
+    /// The same, and wants to hear of it more often than can be.
+    Crowding,
     /// Breaks with an error at the first request, holding it.
     Failing,
     /// Panics at the first request.
@@ -154,6 +156,7 @@ impl QueueWorker for Fast {
     fn event_fds(&self) -> Vec<Watch<'_>> {
         match self.way {
             Way::Ticking => vec![Watch::readable(&*self.tick)],
+            Way::Crowding => vec![Watch::readable(&*self.tick); 65],
             _ => Vec::new(),
         }
     }

@@ -181,6 +181,19 @@ fn a_failed_worker_gives_back_what_it_held() {
 }
 
 #[test]
+fn a_worker_that_watches_too_much_breaks_the_device() {
+    let (served, mut driver) = Served::driven(Way::Crowding);
+    driver.start_queue(0, &QueueOptions::default()).unwrap();
+    let end = std::time::Instant::now() + LIMIT;
+    while driver.connection().status().unwrap() & STATUS_NEEDS_RESET == 0 {
+        assert!(std::time::Instant::now() < end, "it serves");
+        std::thread::yield_now();
+    }
+    drop(driver);
+    served.end();
+}
+
+#[test]
 fn a_panic_breaks_the_device_until_it_is_reset() {
     for way in [Way::Panicking, Way::SimplyPanicking] {
         let (served, mut driver) = Served::driven(way);
