@@ -84,10 +84,11 @@ pub trait RustVmmDevice: Send + 'static {
     /// Makes the backend: once, and again by the reset after it has panicked.
     fn backend(&self) -> Result<Self::Backend, DeviceError>;
 
-    /// Whether the driver posts buffers into this queue, which the backend takes and keeps until something happens
-    /// outside: input, packets, captured sound. When a queue stops, posted buffers are given back; on every other
-    /// queue whatever the backend has taken is waited for, without a limit, since whoever serves the queue next
-    /// would do it again while this backend may still be doing it.
+    /// Whether the driver posts buffers into this queue, which the backend takes and keeps until something else
+    /// happens: input, packets or captured sound comes; or the driver says START, where sound to be played is
+    /// kept until then. When a queue stops, posted buffers are given back; on every other queue whatever the
+    /// backend has taken is waited for, without a limit, since whoever serves the queue next would do it again
+    /// while this backend may still be doing it.
     fn posts_buffers(&self, queue: u32) -> bool {
         let _ = queue;
         false

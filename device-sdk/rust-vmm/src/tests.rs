@@ -52,6 +52,8 @@ enum Habit {
     Holds,
     /// Answers a request each second time that its bell rings.
     Rings,
+    /// Lets its bell ring, and answers nothing.
+    Deaf,
 }
 
 struct Backend {
@@ -60,6 +62,8 @@ struct Backend {
     late: Sender<(Chain, VringRwLock)>,
     bell: Arc<File>,
     rung: u32,
+    /// How often its bell was heard in vain.
+    told: Arc<AtomicUsize>,
     held: Option<Chain>,
 }
 
@@ -145,6 +149,10 @@ impl VhostUserBackendMut for Backend {
             }
             return Ok(());
         }
+        if event == BELL && self.habit == Habit::Deaf {
+            self.told.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
         if event == BELL {
             (&*self.bell).read_exact(&mut [0; 8])?;
             return match self.held.take() {
@@ -162,7 +170,9 @@ impl VhostUserBackendMut for Backend {
                     self.late.send((chain.clone(), vring.clone())).unwrap();
                     self.held = Some(chain);
                 }
-                Habit::Late | Habit::Never => self.late.send((chain, vring.clone())).unwrap(),
+                Habit::Late | Habit::Never | Habit::Deaf => {
+                    self.late.send((chain, vring.clone())).unwrap();
+                }
                 habit => answer(&chain, vring, habit)?,
             }
             if self.habit == Habit::Twice {
@@ -177,6 +187,7 @@ impl VhostUserBackendMut for Backend {
 struct Maker {
     habit: Habit,
     made: Arc<AtomicUsize>,
+    told: Arc<AtomicUsize>,
     late: Sender<(Chain, VringRwLock)>,
     bell: Arc<File>,
 }
@@ -197,6 +208,7 @@ impl RustVmmDevice for Maker {
             late: self.late.clone(),
             bell: Arc::clone(&self.bell),
             rung: 0,
+            told: Arc::clone(&self.told),
             held: None,
         }))
     }
@@ -219,6 +231,7 @@ struct Rig {
     late: Mutex<Receiver<(Chain, VringRwLock)>>,
     bell: Arc<File>,
     made: Arc<AtomicUsize>,
+    told: Arc<AtomicUsize>,
 }
 
 impl Rig {
@@ -228,10 +241,11 @@ impl Rig {
             EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_SEMAPHORE).unwrap(),
         ));
         let bell = Arc::new(bell);
-        let made = Arc::default();
+        let (made, told) = (Arc::default(), Arc::default());
         let maker = Maker {
             habit,
             made: Arc::clone(&made),
+            told: Arc::clone(&told),
             late,
             bell: Arc::clone(&bell),
         };
@@ -248,6 +262,7 @@ impl Rig {
             late: Mutex::new(taken),
             bell,
             made,
+            told,
         }
     }
 
@@ -391,6 +406,27 @@ fn what_a_backend_works_with_is_heard_while_it_is_waited_for() {
     rings.join().unwrap();
     assert_eq!(rig.wait().token, at);
     assert_eq!(rig.read(at, 5), b"ABCD.");
+}
+
+/// Its bell rings all the time, and it does not care.
+#[test]
+fn what_a_backend_does_not_care_for_is_told_in_measure_while_it_is_waited_for() {
+    let mut rig = Rig::new(Habit::Deaf);
+    rig.send(b"abcd", 10);
+    let (chain, vring) = rig.taken();
+    let (bell, told) = (Arc::clone(&rig.bell), Arc::clone(&rig.told));
+    let works = thread::spawn(move || {
+        // Once the queue stops.
+        thread::sleep(WORK / 2);
+        (&*bell).write_all(&1_u64.to_ne_bytes()).unwrap();
+        thread::sleep(WORK);
+        let told = told.load(Ordering::Relaxed);
+        answer(&chain, &vring, Habit::Late).unwrap();
+        told
+    });
+    assert_eq!(rig.driver().stop_queue(0).unwrap(), 1);
+    let told = works.join().unwrap();
+    assert!((1..2000).contains(&told), "{told} times");
 }
 
 #[test]

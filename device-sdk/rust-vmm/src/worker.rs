@@ -275,13 +275,11 @@ where
             if !self.is_working() {
                 return Ok(None);
             }
-            // What it works with may be a descriptor that it listens to.
-            let more = !self.failed && self.listen()?;
-            Ok(Some(if more {
-                Progress::Worked
-            } else {
-                Progress::Waiting
-            }))
+            // What it works with may be a descriptor that it listens to. One that stays ready is not told of
+            // without end: the engine comes again soon, and at once when there is an answer.
+            let mut told = 0..BATCH;
+            while !self.failed && told.next().is_some() && self.listen()? {}
+            Ok(Some(Progress::Waiting))
         });
         if let Ok(Some(progress)) = wound_up {
             return Ok(progress);

@@ -42,7 +42,7 @@ impl RustVmmDevice for Sound {
     }
 
     fn posts_buffers(&self, queue: u32) -> bool {
-        // Events, and what is captured.
-        matches!(queue, 1 | 3)
+        // Events, what is to be played once the driver says START, and what is captured.
+        matches!(queue, 1..=3)
     }
 }
