@@ -8,7 +8,7 @@
 #   DIRECT   1: instead of all else, the disk past the page cache: 15 slices of 5 s each by turns, on an image
 #            in target/bench, of 4 GiB, removed in the end (13 minutes)
 #
-# alioth takes part where it is installed (cargo install alioth-cli).
+# alioth, Cloud Hypervisor's daemons and SPDK's vhost take part where they are in PATH (docs/bench.md).
 set -eu
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 . "$ROOT/tests/rigs/lib.sh"
@@ -60,23 +60,28 @@ if [ "${DIRECT:-}" = 1 ]; then
     exit
 fi
 
+# rival PROGRAM SUBJECT: the subject's file, where its program is in PATH.
+rival() {
+    if have "$1"; then
+        echo "$SUBJECTS/$2.toml"
+    else
+        say "No $1 in PATH: no figures of it (docs/bench.md says where it is from)."
+    fi
+}
+
 # Who is on the same file.
-OTHERS=$SUBJECTS/qsd.toml
-if have alioth; then
-    OTHERS="$OTHERS $SUBJECTS/alioth.toml"
-else
-    say "No alioth here: no figures of it (cargo install alioth-cli)."
-fi
-compare ring $SUBJECTS/null.toml $SUBJECTS/qsd-null.toml
-# shellcheck disable=SC2086 # words on purpose
+OTHERS="$SUBJECTS/qsd.toml $(rival alioth alioth) $(rival vhost_user_block cloud-hypervisor) $(rival vhost spdk)"
+# shellcheck disable=SC2046,SC2086 # words on purpose
 {
+    compare ring $SUBJECTS/null.toml $SUBJECTS/qsd-null.toml $(rival vhost spdk-null)
     compare block $SUBJECTS/block.toml $OTHERS --file "$FILE"
     compare block-writes $SUBJECTS/block.toml $OTHERS --file "$FILE" --op write --depth 32 --no-floors
     compare block-sleeping $SUBJECTS/block.toml $OTHERS --file "$FILE" --wait sleep --depth 1,32
 }
 compare switch $SUBJECTS/switch.toml
 if [ "$(id -u)" = 0 ]; then
-    compare net $SUBJECTS/net.toml --tap obench0
+    # shellcheck disable=SC2046 # words on purpose
+    compare net $SUBJECTS/net.toml $(rival vhost_user_net cloud-hypervisor-net) --tap obench0
 else
     say "Not root: no tap, and no figures of a card on one."
 fi

@@ -47,6 +47,8 @@ pub struct Subject {
     pub file: Option<std::path::PathBuf>,
     /// The tap its command names, made for each run.
     pub tap: Option<String>,
+    /// It offers no `EVENT_IDX`: it is driven by flags also where a case has that, as by any guest.
+    pub by_flags: bool,
 }
 
 /// Entries of a ring that has room for every request, and as many as guests use.
@@ -69,7 +71,7 @@ pub fn run(
     // Gone only after the backend.
     let tap = subject.tap.as_deref().map(Tap::up).transpose()?;
     let mut backend = start(subject, &places, conditions)?;
-    let mut driver = negotiate(backend.connect()?, case)?;
+    let mut driver = negotiate(backend.connect()?, case, subject)?;
     let before = MachineTime::now();
     let measured = match case.path {
         Path::Null | Path::Block => {
@@ -92,7 +94,7 @@ pub fn run(
             measure(&mut driver, case, conditions, &backend, stop, load)
         }
         Path::Switch => {
-            let mut sender = negotiate(backend.connect_other()?, case)?;
+            let mut sender = negotiate(backend.connect_other()?, case, subject)?;
             let queue = |driver: &mut Driver, index| {
                 driver.start_queue(index, &queue_options(case))?;
                 driver.take_queue(index)
@@ -147,7 +149,7 @@ pub fn verify(
         queues: 1,
     };
     let mut backend = start(subject, &places, conditions)?;
-    let mut driver = negotiate(backend.connect()?, case)?;
+    let mut driver = negotiate(backend.connect()?, case, subject)?;
     let mut area = Area::of(&mut driver, case.size)?;
     area.blocks = area.blocks.min(size.0 / case.size.0).max(1);
     driver.start_queue(0, &queue_options(case))?;
@@ -207,12 +209,14 @@ fn peer(tap: Option<&Tap>, case: &Case, conditions: &Conditions) -> Result<Peer>
 }
 
 /// Connects and agrees on what the case wants.
-fn negotiate(stream: UnixStream, case: &Case) -> Result<Driver> {
+fn negotiate(stream: UnixStream, case: &Case, subject: &Subject) -> Result<Driver> {
+    let event_idx = if subject.by_flags {
+        Switch::Off
+    } else {
+        case.event_idx
+    };
     let mut unwanted = 0;
-    for (switch, feature) in [
-        (case.event_idx, F_EVENT_IDX),
-        (case.indirect, F_INDIRECT_DESC),
-    ] {
+    for (switch, feature) in [(event_idx, F_EVENT_IDX), (case.indirect, F_INDIRECT_DESC)] {
         if switch == Switch::Off {
             unwanted |= feature;
         }
@@ -236,7 +240,7 @@ fn negotiate(stream: UnixStream, case: &Case) -> Result<Driver> {
     let driver = Driver::new(stream, &options)?;
     for (wanted, feature, name) in [
         (case.ring == Format::Packed, F_RING_PACKED, "packed rings"),
-        (case.event_idx == Switch::On, F_EVENT_IDX, "EVENT_IDX"),
+        (event_idx == Switch::On, F_EVENT_IDX, "EVENT_IDX"),
         (
             case.indirect == Switch::On,
             F_INDIRECT_DESC,

@@ -19,8 +19,8 @@ use crate::summary;
 /// Whom to compare, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A TOML file for each backend: name, path, spawn or socket, and a `[sweep]`. The first is the one
-    /// that the others are compared with; its sweep is the one that counts
+    /// A TOML file for each backend: name, path, spawn or socket, `event-idx = "off"` where it offers none,
+    /// and a `[sweep]`. The first is the one that the others are compared with; its sweep is the one that counts
     #[arg(value_name = "FILE", required = true, num_args = 1..)]
     subjects: Vec<PathBuf>,
     /// How often each is measured in each case

@@ -158,6 +158,7 @@ impl TargetArgs {
             target,
             file: self.file.clone(),
             tap: self.tap.clone(),
+            by_flags: false,
         })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use serde::Deserialize;
 
 use crate::backend::Target;
-use crate::case::{Case, Path, Sweep};
+use crate::case::{Case, Path, Sweep, Switch};
 use crate::error::{Error, Result};
 use crate::floor::Floor;
 use crate::record::Record;
@@ -28,6 +28,8 @@ pub struct Description {
     spawn: Option<String>,
     /// The socket it listens on.
     socket: Option<PathBuf>,
+    /// Off: it does not offer it, and is driven by flags.
+    event_idx: Option<Switch>,
     /// What to measure of it, where the command line does not say.
     #[serde(default)]
     pub sweep: Sweep,
@@ -65,6 +67,7 @@ impl Description {
             target,
             file: file.map(FilePath::to_owned),
             tap: tap.map(str::to_owned),
+            by_flags: self.event_idx == Some(Switch::Off),
         })
     }
 }

@@ -1,6 +1,7 @@
-//! What the bench tells a device, overheard: a device may take no queue before its status says `DRIVER_OK`.
+//! What the bench tells a device, overheard on its way there.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
@@ -12,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
+const SET_FEATURES: u32 = 2;
 const SET_VRING_ENABLE: u32 = 18;
 const SET_STATUS: u32 = 39;
 const DRIVER_OK: u64 = 4;
+const EVENT_IDX: u64 = 1 << 29;
 
 /// A message of the frontend's: its number and its payload's first eight bytes.
 type Heard = (u32, u64);
@@ -101,30 +104,39 @@ fn bench(folder: &Path, arguments: &str) -> Bench {
     Bench(child.unwrap())
 }
 
-/// What the bench says to the device that `serve` serves.
+/// What the bench says to the device that `serve` serves, in one case. It finds it at `overheard.sock`.
 fn said(serve: &str, measure: &str) -> Vec<Heard> {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let _backend = bench(folder, &format!("{serve} --socket device.sock"));
     let socket = folder.join("device.sock");
+    for (name, more) in [("event-idx", ""), ("flags", "event-idx = 'off'\n")] {
+        let description = format!("name = 'a'\npath = 'null'\nsocket = 'overheard.sock'\n{more}");
+        fs::write(folder.join(name).with_extension("toml"), description).unwrap();
+    }
     let listener = UnixListener::bind(folder.join("overheard.sock")).unwrap();
     let mut frontend = bench(
         folder,
-        &format!("{measure} --depth 4 --warmup 0.02 --seconds 0.05 --socket overheard.sock"),
+        &format!("{measure} --depth 4 --warmup 0.02 --seconds 0.05"),
     );
     let heard = overhear(&listener, &socket);
     assert!(frontend.0.wait().unwrap().success(), "{heard:?}");
     heard
 }
 
+/// `DRIVER_OK` behind all of them: a device may take none that comes later.
 #[test]
 fn a_device_is_told_when_all_its_queues_are_up() {
     for (queues, serve, measure) in [
-        (3, "serve-null --queues 3", "null --queues 3"),
+        (
+            3,
+            "serve-null --queues 3",
+            "null --queues 3 --socket overheard.sock",
+        ),
         (
             1,
             "serve-faulty --fault nothing --size 1M",
-            "block --verify --verify-size 1M",
+            "block --verify --verify-size 1M --socket overheard.sock",
         ),
     ] {
         let heard = said(serve, measure);
@@ -139,5 +151,18 @@ fn a_device_is_told_when_all_its_queues_are_up() {
             ready > enabled.last().copied(),
             "{measure}: DRIVER_OK is not said, or too early: {heard:?}"
         );
+    }
+}
+
+#[test]
+fn who_offers_no_event_idx_is_driven_by_flags() {
+    for (file, wanted) in [("event-idx.toml", EVENT_IDX), ("flags.toml", 0)] {
+        let compare = format!("compare {file} --rounds 1 --no-floors --json all.jsonl");
+        let heard = said("serve-null", &compare);
+        let features = heard
+            .iter()
+            .find(|(request, _)| *request == SET_FEATURES)
+            .map(|(_, features)| features & EVENT_IDX);
+        assert_eq!(features, Some(wanted), "{file}: {heard:?}");
     }
 }
