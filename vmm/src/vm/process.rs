@@ -198,9 +198,11 @@ fn over(last: Last, door: &Door, description: Description) -> Over {
 fn early_end(inbox: &Inbox, events: &Events) -> Option<Last> {
     let mut last = None;
     let mut there = inbox.there();
-    if events.is_urgent() && !there.iter().any(Event::ends_the_vm) {
-        // It is told that something comes before that has come.
-        there.extend(inbox.next(Instant::now().checked_add(COMING)));
+    // It is told that something comes before that has come, and others may be on their way too.
+    let end = Instant::now().checked_add(COMING);
+    while events.is_urgent() && !there.iter().any(Event::ends_the_vm) {
+        let Some(event) = inbox.next(end) else { break };
+        there.push(event);
     }
     for event in there {
         match event {
@@ -278,5 +280,29 @@ mod tests {
         events.post(Event::Quit);
         assert!(matches!(early(), Some(Last::Ended(End::Quit))));
         assert!(early().is_none());
+    }
+
+    #[test]
+    fn what_ends_the_vm_is_waited_for_whatever_comes_before_it() {
+        let (events, inbox) = events::pair();
+        // It has been told that something comes.
+        events.post(Event::Quit);
+        inbox.there();
+        for _ in 0..3 {
+            events.post(Event::Ejected);
+        }
+        let coming = std::thread::spawn({
+            let events = events.clone();
+            move || {
+                for event in [Event::Gone(1), Event::Signal(libc::SIGTERM)] {
+                    std::thread::sleep(Duration::from_millis(20));
+                    events.post(event);
+                }
+            }
+        });
+        let term = End::Signal(libc::SIGTERM);
+        let early = early_end(&inbox, &events);
+        assert!(matches!(early, Some(Last::Ended(end)) if end == term));
+        coming.join().unwrap();
     }
 }

@@ -67,8 +67,9 @@ impl Signals {
                     let _ = poll(&mut fds, PollTimeout::NONE);
                     while let Ok(Some(signal)) = signals.read_signal() {
                         let signal = signal.ssi_signo.cast_signed();
-                        seen.fetch_or(signal != libc::SIGPWR, Ordering::SeqCst);
                         events.post(Event::Signal(signal));
+                        // Whoever sees it finds the event.
+                        seen.fetch_or(signal != libc::SIGPWR, Ordering::SeqCst);
                     }
                     if fds[1].any().unwrap_or(false) {
                         return;
@@ -93,7 +94,7 @@ pub(super) fn survive_large_files() {
 }
 
 impl Signals {
-    /// Whether any that ends the VM has come.
+    /// Whether any that ends the VM has come; its event has been posted.
     pub(super) fn came(&self) -> bool {
         self.came.load(Ordering::SeqCst)
     }
@@ -111,7 +112,26 @@ impl Drop for Signals {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::thread::JoinHandleExt;
+
+    use super::super::events;
     use super::*;
+
+    #[test]
+    fn a_signal_that_has_come_has_been_posted() {
+        let (events, inbox) = events::pair();
+        for round in 0..300 {
+            let signals = Signals::catch(&events).unwrap();
+            let thread = signals.thread.as_ref().unwrap().as_pthread_t();
+            // To the thread: others of this process would end by it.
+            // SAFETY: the thread has not been joined.
+            assert_eq!(unsafe { libc::pthread_kill(thread, libc::SIGTERM) }, 0);
+            while !signals.came() {
+                std::hint::spin_loop();
+            }
+            assert!(inbox.there().iter().any(Event::ends_the_vm), "{round}");
+        }
+    }
 
     #[test]
     fn a_signal_that_is_ignored_is_seen_to_be() {
