@@ -234,7 +234,7 @@ fn a_signal_ends_the_wait_for_a_plugin() {
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         let vm = outboard(kernel.path(), &["--device", &device]);
         wait_for_child(vm.id());
-        // Who waits for the plugin, which may take 5 s, ends by an error of its own.
+        // Cancelled or not, it ends thus: that it is cancelled is seen where processes are asked.
         kill(Pid::from_raw(vm.id().cast_signed()), signal).unwrap();
         let output = vm.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{output:?}");

@@ -144,3 +144,38 @@ fn end(child: &mut Child) -> Option<ExitStatus> {
     let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
     child.wait().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn who_is_asked_is_killed_when_it_is_cancelled_or_takes_too_long() {
+        let asked = Cell::new(0);
+        let later = || asked.replace(asked.get() + 1) == 3;
+        let (long, none) = (Duration::from_mins(10), Duration::ZERO);
+        let cases: [(_, &dyn Fn() -> bool, _); 4] = [
+            ("exec sleep 60", &later, long),
+            ("exec sleep 60", &|| true, long),
+            ("exec sleep 60", &|| false, none),
+            ("sleep 60 & wait", &|| true, long),
+        ];
+        for (script, cancelled, limit) in cases {
+            let mut child = Command::new("sh")
+                .args(["-c", script])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            let mut out = Said::new(child.stdout.take()).unwrap();
+            let mut err = Said::new(child.stderr.take()).unwrap();
+            // One that is not killed ends by itself, with a status.
+            let status = wait(&mut child, [&mut out, &mut err], limit, cancelled);
+            assert_eq!(status, None, "{script}, {limit:?}");
+        }
+        assert_eq!(asked.get(), 4);
+    }
+}
