@@ -18,7 +18,11 @@ pub const VARIABLE: &str = "OUTBOARD_DAEMON";
 
 /// The value of [`VARIABLE`] for one daemon, which no other ever has.
 #[derive(Debug)]
-pub(super) struct Mark(String);
+pub(super) struct Mark {
+    value: String,
+    /// When this process began.
+    vmm: Option<u64>,
+}
 
 impl Mark {
     pub(super) fn new() -> Self {
@@ -27,24 +31,27 @@ impl Mark {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         // Numbers of processes come again, and a container has its own.
         let vmm = std::process::id();
-        Self(format!("{vmm}.{}.{count}", now.as_nanos()))
+        Self {
+            value: format!("{vmm}.{}.{count}", now.as_nanos()),
+            vmm: begun(vmm),
+        }
     }
 
     pub(super) fn value(&self) -> &str {
-        &self.0
+        &self.value
     }
 
     /// Whether the process has it in its environment. One that has ended has none, and that of another
     /// user's process cannot be read. One that is older than this one is not looked at: to read an environment
     /// may wait for its process.
     fn is_borne_by(&self, pid: i32) -> bool {
-        if begun(pid) < begun(std::process::id()) {
+        if begun(pid) < self.vmm {
             return false;
         }
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| {
             let value = variable.strip_prefix(VARIABLE.as_bytes());
-            value.and_then(|value| value.strip_prefix(b"=")) == Some(self.0.as_bytes())
+            value.and_then(|value| value.strip_prefix(b"=")) == Some(self.value.as_bytes())
         })
     }
 }
