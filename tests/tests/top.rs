@@ -1,7 +1,10 @@
 //! What a running VM does, as `outboard info`, `outboard top` and its API tell it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
 
-use std::io::{BufRead, BufReader};
+use std::fs::{DirBuilder, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -179,6 +182,58 @@ fn one_that_does_not_answer_for_a_while_is_not_taken_for_ended() {
     states.for_each(drop);
     assert!(top.wait().unwrap().success());
     guest.end();
+}
+
+/// A VM of that name, to all who look, that says this when it is asked, or nothing.
+fn pretend(home: &Home, name: &str, answer: Option<&'static str>) -> File {
+    let folder = home.path().join("run/outboard").join(name);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .unwrap();
+    let listener = UnixListener::bind(folder.join("api.sock")).unwrap();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            if let Some(answer) = answer {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = write!(stream, "HTTP/1.1 {answer}");
+            }
+            held.push(stream);
+        }
+    });
+    let lock = File::open(folder).unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
+#[test]
+fn one_that_has_not_answered_yet_is_shown_as_one_that_does_no_more() {
+    let home = Home::new();
+    let _silent = pretend(&home, "web", None);
+    assert_eq!(
+        succeed(&home, &["top", "web", "--once"]),
+        "web: no answer\n"
+    );
+}
+
+#[test]
+fn an_answer_that_makes_no_sense_is_an_error_at_once() {
+    for (answer, word) in [
+        ("200 OK\r\nContent-Length: 2\r\n\r\n{}", "version"),
+        ("500 No\r\nContent-Length: 9\r\n\r\n[\"never\"]", "never"),
+    ] {
+        let home = Home::new();
+        let _wrong = pretend(&home, "web", Some(answer));
+        let top = verb(&home, &["top", "web"]).output().unwrap();
+        let words = String::from_utf8_lossy(&top.stderr);
+        assert_eq!(top.status.code(), Some(1), "{words}");
+        assert!(words.contains(word), "{words}");
+        // Nor is it one that is late.
+        assert_eq!(succeed(&home, &["top", "--once"]), "No VM runs\n");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use clap::Args;
 use super::complain;
 use super::manage::{Error, finish};
 use super::say::{Output, answer, complain as remark, print};
-use watch::{GLANCE, PATIENCE, Watches};
+use watch::{End, GLANCE, PATIENCE, Watches};
 
 /// How often a key, a signal or the next sample is looked for.
 const PACE: Duration = Duration::from_millis(50);
@@ -111,9 +111,16 @@ impl Top {
                     }
                 }
             }
-            if let Some(name) = watches.ended() {
-                remark(&ended(name));
-                return Ok(ExitCode::SUCCESS);
+            match watches.end() {
+                Some(End::Ended(name)) => {
+                    remark(&ended(name));
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Some(End::Unreadable(error)) => {
+                    complain(error);
+                    return Ok(ExitCode::FAILURE);
+                }
+                None => {}
             }
             if single {
                 return Ok(ExitCode::SUCCESS);

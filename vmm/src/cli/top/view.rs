@@ -15,7 +15,7 @@ use ratatui::{DefaultTerminal, Frame};
 
 use super::super::complain;
 use super::super::say::answer;
-use super::watch::{GLANCE, Watches};
+use super::watch::{self, GLANCE, Watches};
 use super::{PACE, ended, text};
 
 const KEYS: &str = "q leaves, the arrows scroll";
@@ -51,10 +51,16 @@ pub(super) fn run(watches: &mut Watches, interval: Duration) -> ExitCode {
             let signal = u8::try_from(signal).unwrap_or(u8::MAX);
             ExitCode::from(signal.saturating_add(128))
         }
-        Ok(End::Over) => {
-            let name = watches.ended().unwrap_or_default();
-            answer(&format!("{}\n", ended(name)), ExitCode::SUCCESS)
-        }
+        Ok(End::Over) => match watches.end() {
+            Some(watch::End::Ended(name)) => {
+                answer(&format!("{}\n", ended(name)), ExitCode::SUCCESS)
+            }
+            Some(watch::End::Unreadable(error)) => {
+                complain(error);
+                ExitCode::FAILURE
+            }
+            None => ExitCode::SUCCESS,
+        },
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE
@@ -114,7 +120,7 @@ impl View {
             if Instant::now() >= next {
                 next = Instant::now() + interval;
                 self.take(watches);
-                if watches.ended().is_some() {
+                if watches.end().is_some() {
                     return Ok(End::Over);
                 }
             }

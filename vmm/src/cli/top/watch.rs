@@ -20,16 +20,34 @@ pub(super) const GLANCE: Duration = Duration::from_millis(300);
 /// Every VM that is looked at: the one of a name, or all.
 pub(super) struct Watches {
     name: Option<String>,
-    watches: Vec<Watch>,
+    all: Vec<Watch>,
+    /// Why the last one that was left is not looked at any more.
+    why: Option<ClientError>,
+}
+
+/// How it is over with the VM that was looked at by its name.
+pub(super) enum End<'a> {
+    /// It has ended, the one of this name.
+    Ended(&'a str),
+    /// It cannot be looked at, and may run.
+    Unreadable(&'a ClientError),
 }
 
 impl Watches {
     pub(super) fn begin(name: Option<String>) -> Result<Self, Error> {
-        let watches = match &name {
-            Some(name) => vec![Watch::of(registry::find(name)?)?],
+        let all = match &name {
+            Some(name) => {
+                let mut watch = Watch::unseen(registry::find(name)?);
+                watch.look(PATIENCE)?;
+                vec![watch]
+            }
             None => Vec::new(),
         };
-        let mut watches = Self { name, watches };
+        let mut watches = Self {
+            name,
+            all,
+            why: None,
+        };
         watches.meet()?;
         Ok(watches)
     }
@@ -40,49 +58,69 @@ impl Watches {
             return Ok(());
         }
         let mut vms = registry::running()?;
-        vms.retain(|vm| self.watches.iter().all(|watch| watch.name != vm.name));
-        self.watches.extend(at_once(vms, |vm| {
+        vms.retain(|vm| self.all.iter().all(|watch| watch.name != vm.name));
+        self.take(at_once(vms, |vm| {
             let mut watch = Watch::unseen(vm);
-            watch.look(PATIENCE).ok().map(|()| watch)
+            watch.look(PATIENCE).map(|()| watch)
         }));
         Ok(())
     }
 
+    /// Goes on with those that could be looked at.
+    fn take(&mut self, looked: Vec<Result<Watch, ClientError>>) {
+        for watch in looked {
+            match watch {
+                Ok(watch) => self.all.push(watch),
+                Err(error) => self.why = Some(error),
+            }
+        }
+    }
+
     /// Looks at those whose queues have to be looked at often.
     pub(super) fn keep_up(&mut self) {
-        self.watches
-            .retain_mut(|watch| watch.is_late || !watch.is_fast() || watch.look(GLANCE).is_ok());
+        self.all.retain_mut(|watch| {
+            if watch.is_late || !watch.is_fast() {
+                return true;
+            }
+            let looked = watch.look(GLANCE);
+            looked.map_err(|error| self.why = Some(error)).is_ok()
+        });
     }
 
     /// What each has done since this was last asked; each may take so long to say. Those that are over are
     /// left.
     pub(super) fn samples(&mut self, patience: Duration) -> Vec<Sample> {
-        let watches = std::mem::take(&mut self.watches);
-        self.watches = at_once(watches, |mut watch| {
-            watch.look(patience).ok().map(|()| watch)
-        });
-        self.watches.iter_mut().map(Watch::sample).collect()
+        let all = std::mem::take(&mut self.all);
+        self.take(at_once(all, |mut watch| {
+            watch.look(patience).map(|()| watch)
+        }));
+        self.all.iter_mut().map(Watch::sample).collect()
     }
 
     /// Nothing is looked at.
     pub(super) fn is_empty(&self) -> bool {
-        self.watches.is_empty()
+        self.all.is_empty()
     }
 
-    /// The name of the VM that was looked at by its name and has ended.
-    pub(super) fn ended(&self) -> Option<&str> {
-        let name = self.name.as_deref();
-        name.filter(|_| self.is_empty())
+    /// How it is over, if it is, with the VM that was looked at by its name.
+    pub(super) fn end(&self) -> Option<End<'_>> {
+        let name = self.name.as_deref().filter(|_| self.is_empty())?;
+        Some(match &self.why {
+            Some(error @ (ClientError::Malformed(_) | ClientError::Refused(_))) => {
+                End::Unreadable(error)
+            }
+            _ => End::Ended(name),
+        })
     }
 }
 
 /// What comes of each, in their order: one that is late does not have the others wait.
-fn at_once<T: Send, U: Send>(all: Vec<T>, look: impl Fn(T) -> Option<U> + Sync) -> Vec<U> {
+fn at_once<T: Send, U: Send>(all: Vec<T>, look: impl Fn(T) -> U + Sync) -> Vec<U> {
     let look = &look;
     thread::scope(|scope| {
         let spawn = |one| scope.spawn(move || look(one));
         let looks: Vec<_> = all.into_iter().map(spawn).collect();
-        let done = looks.into_iter().map(|look| look.join().ok().flatten());
+        let done = looks.into_iter().map(|look| look.join().ok());
         done.flatten().collect()
     })
 }
@@ -113,14 +151,6 @@ impl Watch {
         }
     }
 
-    /// One that has to answer.
-    fn of(vm: Running) -> Result<Self, ClientError> {
-        let mut watch = Self::unseen(vm);
-        let info = watch.ask(PATIENCE)?;
-        watch.see(info);
-        Ok(watch)
-    }
-
     fn ask(&self, patience: Duration) -> Result<Info, ClientError> {
         let client = self.client.clone().patient_for(patience);
         client.get("outboard.info")
@@ -148,7 +178,7 @@ impl Watch {
         queues.any(|queue| queue.counts.is_none() && queue.used.is_some())
     }
 
-    /// Looks once. An error says that it is over.
+    /// Looks once. An error says that it is over, or that what it answers cannot be read.
     fn look(&mut self, patience: Duration) -> Result<(), ClientError> {
         match self.ask(patience) {
             Ok(info) => {
@@ -157,7 +187,11 @@ impl Watch {
             }
             Err(ClientError::Silent(..)) => self.is_late = true,
             // It may be about to end; until then it runs.
-            Err(_) if registry::find(&self.name).is_ok() => self.is_late = true,
+            Err(ClientError::Connect { .. } | ClientError::Broken { .. })
+                if registry::find(&self.name).is_ok() =>
+            {
+                self.is_late = true;
+            }
             Err(error) => return Err(error),
         }
         Ok(())
