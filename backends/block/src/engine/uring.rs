@@ -124,6 +124,10 @@ impl Uring {
         if let Some(place) = self.slots.get_mut(slot) {
             *place = Some(op);
         }
+        let handed_over = self.in_flight().saturating_sub(self.queued);
+        if is_due(self.queued, handed_over) {
+            self.submit();
+        }
         Ok(())
     }
 
@@ -271,6 +275,13 @@ impl Drop for Uring {
     }
 }
 
+/// Whether so many queued operations are handed over without waiting for more. The kernel keeps what comes
+/// in one call from the disk until it has all of it: so a disk with nothing to do gets the first one at
+/// once, and others wait only until they are as many as it has.
+fn is_due(queued: usize, handed_over: usize) -> bool {
+    queued >= handed_over
+}
+
 /// A length for one entry. What is longer is done in part and goes on from there.
 fn length(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(1 << 30)
@@ -295,6 +306,21 @@ fn is_passing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_has_something_to_do_while_more_is_queued() {
+        let (mut queued, mut handed_over) = (0, 0);
+        let mut calls = Vec::new();
+        for _ in 0..32 {
+            queued += 1;
+            if is_due(queued, handed_over) {
+                calls.push(queued);
+                handed_over += queued;
+                queued = 0;
+            }
+        }
+        assert_eq!((calls, queued), (vec![1, 1, 2, 4, 8, 16], 0));
+    }
 
     #[test]
     fn a_ring_opens_no_files() {
