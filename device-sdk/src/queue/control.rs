@@ -142,7 +142,7 @@ impl Queue {
             return false;
         };
         if !self.enabled || self.phase == Phase::Broken || !self.kicks {
-            self.notify.disarm(ring);
+            self.notify.disarm(ring, self.looked);
             return false;
         }
         self.notify.arm(ring, self.looked);
@@ -152,7 +152,7 @@ impl Queue {
     /// The worker is awake and looks by itself.
     pub(crate) fn disarm(&mut self) {
         if let Some(ring) = &self.ring {
-            self.notify.disarm(ring);
+            self.notify.disarm(ring, self.looked);
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Notify {
     fresh: bool,
     /// What flags the ring was told, if that is known.
     told: Option<Wish>,
+    /// The event index of a split ring, while the driver may not have passed it.
+    armed: Option<u16>,
 }
 
 impl Notify {
@@ -29,6 +31,7 @@ impl Notify {
         self.missed = false;
         // Whoever served the ring before may have left it so.
         self.told = None;
+        self.armed = None;
     }
 
     /// Interrupts the driver if it asked for it, after the used position went from `old` to `new`.
@@ -73,17 +76,21 @@ impl Notify {
         if self.event_idx {
             ring.tell(Wish::At(seen));
             self.told = None;
+            self.armed = Some(seen);
         } else {
             self.tell(ring, Wish::Always);
         }
         Ring::full_barrier();
     }
 
-    /// The worker is awake, or wants no kicks. On a split ring with `EVENT_IDX` there is nothing to do: the
-    /// event index stays behind and the driver does not pass it again.
-    pub(super) fn disarm(&mut self, ring: &Ring) {
+    /// The worker is awake, or wants no kicks; it has seen the ring up to `seen`. On a split ring with
+    /// `EVENT_IDX` the driver passes an event index that is behind no more; one that was not passed,
+    /// because something else than a kick has woken the worker, is put there.
+    pub(super) fn disarm(&mut self, ring: &Ring, seen: u16) {
         if !self.event_idx || matches!(ring, Ring::Packed(_)) {
             self.tell(ring, Wish::Never);
+        } else if self.armed.take() == Some(seen) {
+            ring.tell(Wish::At(seen.wrapping_sub(1)));
         }
     }
 

@@ -300,6 +300,12 @@ fn arming_asks_for_the_next_chain_and_looks_again() {
         assert_eq!(flags(), u16::from(!event_idx));
         assert!(!queue.arm());
         assert_eq!(flags(), 0);
+        // Woken by something else than a kick.
+        queue.disarm();
+        if event_idx {
+            assert_eq!(avail_event(), u16::MAX, "the next chain needs no kick");
+        }
+        assert!(!queue.arm());
         offer(&ring, 3);
         assert!(queue.arm(), "a chain came before the sleep");
         // Seen and left alone: no reason to stay awake.
