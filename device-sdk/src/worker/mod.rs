@@ -11,9 +11,11 @@
 pub(crate) mod asynchronous;
 mod breakage;
 mod polled;
+mod service;
 mod shared;
 mod spin;
 mod threaded;
+mod turn;
 
 use std::any::Any;
 use std::cell::Cell;

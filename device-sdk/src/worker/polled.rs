@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::spin::Spin;
+use super::turn::{Learned, Turn};
 use super::{ChangeError, Command, Failure, Seat, apply};
 use crate::device::{DeviceError, Progress, QueueWorker, Ready};
 use crate::queue::Queue;
@@ -63,7 +63,7 @@ fn attend(
     seat: &mut Seat,
     waiter: &mut Waiter,
 ) -> Result<(), DeviceError> {
-    let mut spin = Spin::default();
+    let mut learned = Learned::default();
     let mut ready = Ready::ALL;
     let mut calls = 0u32;
     while !heed(seat, waiter, &mut ready) {
@@ -74,8 +74,12 @@ fn attend(
             if calls.is_multiple_of(CALLS_PER_HARVEST) {
                 waiter.harvest(EpollTimeout::ZERO, &mut ready);
             }
-        } else if !poll(worker, seat, waiter, &mut spin, &mut ready)? {
-            sleep(seat, waiter, &mut spin, &mut ready);
+        } else {
+            let held = seat.queues.iter().map(Queue::in_flight).sum();
+            let turn = learned.turn(progress, held);
+            if !poll(worker, seat, waiter, &mut learned, &turn, &mut ready)? {
+                sleep(seat, waiter, &mut learned, &turn, &mut ready);
+            }
         }
     }
     Ok(())
@@ -127,10 +131,11 @@ fn poll(
     worker: &mut dyn QueueWorker,
     seat: &mut Seat,
     waiter: &mut Waiter,
-    spin: &mut Spin,
+    learned: &mut Learned,
+    turn: &Turn,
     ready: &mut Ready,
 ) -> Result<bool, DeviceError> {
-    let budget = spin.budget();
+    let budget = learned.budget(turn);
     if budget.is_zero() {
         return Ok(false);
     }
@@ -138,8 +143,12 @@ fn poll(
     let mut rounds = 0u32;
     loop {
         *ready = look(&mut seat.queues);
-        if !ready.is_empty() || worker.poll(&mut seat.queues)? == Progress::Worked {
-            spin.paid();
+        if !ready.is_empty() {
+            learned.heard(turn);
+            return Ok(true);
+        }
+        if worker.poll(&mut seat.queues)? == Progress::Worked {
+            learned.ended(turn);
             return Ok(true);
         }
         rounds = rounds.wrapping_add(1);
@@ -152,7 +161,7 @@ fn poll(
         if rounds.is_multiple_of(ROUNDS_PER_TIME) {
             let now = Instant::now();
             if now.duration_since(*start.get_or_insert(now)) >= budget {
-                spin.in_vain();
+                learned.in_vain(turn);
                 return Ok(false);
             }
         }
@@ -161,7 +170,13 @@ fn poll(
 }
 
 /// Asks for kicks, looks once more, and sleeps until something happens.
-fn sleep(seat: &mut Seat, waiter: &mut Waiter, spin: &mut Spin, ready: &mut Ready) {
+fn sleep(
+    seat: &mut Seat,
+    waiter: &mut Waiter,
+    learned: &mut Learned,
+    turn: &Turn,
+    ready: &mut Ready,
+) {
     for (slot, queue) in seat.queues.iter_mut().enumerate() {
         if queue.arm() {
             ready.set_queue(slot);
@@ -171,15 +186,15 @@ fn sleep(seat: &mut Seat, waiter: &mut Waiter, spin: &mut Spin, ready: &mut Read
     if ready.is_empty() && !waiter.rang {
         let start = Instant::now();
         waiter.harvest(EpollTimeout::NONE, ready);
-        if !ready.is_empty() {
-            spin.slept(start.elapsed());
+        if !waiter.rang {
+            learned.slept(turn, start.elapsed(), *ready);
         }
     }
     for (slot, queue) in seat.queues.iter_mut().enumerate() {
-        queue.disarm();
         if queue.look() {
             ready.set_queue(slot);
         }
+        queue.disarm();
     }
 }
 

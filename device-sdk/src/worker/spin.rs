@@ -9,9 +9,9 @@
 use std::time::Duration;
 
 /// How long to poll: as long as a wake-up of the guest takes on a slow machine.
-const BUDGET: Duration = Duration::from_micros(50);
+pub(super) const BUDGET: Duration = Duration::from_micros(50);
 /// A sleep no longer than this was not worth it: there and back took most of it.
-const SHORT: Duration = Duration::from_micros(120);
+pub(super) const SHORT: Duration = Duration::from_micros(120);
 /// In vain so often in a row, it is tried after every 63rd short sleep.
 const MOST_MISSES: u32 = 6;
 
