@@ -116,6 +116,9 @@ impl Device for Inverter {
                 way,
                 held: Vec::new(),
                 tick: Arc::clone(&self.tick),
+                crowd: (0..if way == Way::Crowding { 65 } else { 0 })
+                    .map(|_| EventFd::new().unwrap())
+                    .collect(),
             }),
         })
     }
@@ -133,6 +136,7 @@ struct Fast {
     way: Way,
     held: Vec<Request>,
     tick: Arc<EventFd>,
+    crowd: Vec<EventFd>,
 }
 
 impl Fast {
@@ -156,7 +160,7 @@ impl QueueWorker for Fast {
     fn event_fds(&self) -> Vec<Watch<'_>> {
         match self.way {
             Way::Ticking => vec![Watch::readable(&*self.tick)],
-            Way::Crowding => vec![Watch::readable(&*self.tick); 65],
+            Way::Crowding => self.crowd.iter().map(Watch::readable).collect(),
             _ => Vec::new(),
         }
     }
